@@ -1,0 +1,102 @@
+//! Keys that take one word of a few: the words, in the order in which they are shown. It does not know which key takes
+//! which.
+
+use super::model::{Balance, Check, Extensions, HealthCheck, LogFormat, LogLevel, Mode, PlainHttp};
+
+/// A closed set of words.
+pub trait Choice: Copy + PartialEq + 'static {
+    /// Every value with its word in the file.
+    const WORDS: &'static [(&'static str, Self)];
+
+    fn word(self) -> &'static str {
+        let entry = Self::WORDS.iter().find(|(_, value)| *value == self);
+        entry.expect("a test holds that every value has a word").0
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        let entry = Self::WORDS.iter().find(|(known, _)| *known == word);
+        entry.map(|(_, value)| *value)
+    }
+
+    fn words() -> impl Iterator<Item = &'static str> {
+        Self::WORDS.iter().map(|(word, _)| *word)
+    }
+}
+
+impl Choice for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+impl Choice for PlainHttp {
+    const WORDS: &'static [(&'static str, Self)] = &[("forward", PlainHttp::Forward), ("refuse", PlainHttp::Refuse)];
+}
+
+impl Choice for Mode {
+    const WORDS: &'static [(&'static str, Self)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+}
+
+impl Choice for Extensions {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("pass", Extensions::Pass), ("strip", Extensions::Strip), ("refuse", Extensions::Refuse)];
+}
+
+impl Choice for Balance {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("least-tunnels", Balance::LeastTunnels),
+        ("round-robin", Balance::RoundRobin),
+        ("client-hash", Balance::ClientHash),
+    ];
+}
+
+impl Choice for HealthCheck {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", HealthCheck::Off), ("tcp", HealthCheck::Tcp), ("websocket", HealthCheck::WebSocket)];
+}
+
+/// The check that a reason's code names, for `relax`.
+pub fn check_from_word(word: &str) -> Option<Check> {
+    Check::ALL.into_iter().find(|check| check.name() == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    fn check<C: Choice + Debug>(values: &[C]) {
+        assert_eq!(C::words().count(), values.len());
+        for value in values {
+            assert_eq!(C::from_word(value.word()), Some(*value));
+        }
+    }
+
+    #[test]
+    fn every_value_has_a_word_of_its_own() {
+        check(&[LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace]);
+        check(&[LogFormat::Text, LogFormat::Json]);
+        check(&[PlainHttp::Forward, PlainHttp::Refuse]);
+        check(&[Mode::Enforce, Mode::Observe]);
+        check(&[Extensions::Pass, Extensions::Strip, Extensions::Refuse]);
+        check(&[Balance::LeastTunnels, Balance::RoundRobin, Balance::ClientHash]);
+        check(&[HealthCheck::Off, HealthCheck::Tcp, HealthCheck::WebSocket]);
+    }
+
+    #[test]
+    fn every_check_is_found_by_its_name() {
+        for check in Check::ALL {
+            assert_eq!(check_from_word(check.name()), Some(check));
+        }
+        assert_eq!(check_from_word("version-unsupported"), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! What the file says, key by key: every key optional, every leaf with its place in the text, nothing checked but its
+//! type. The fields of these structs are the grammar: the lists of known keys are read off them (`shape.rs`), and so are
+//! the tests that hold `conf/` and `docs/configuration.md` complete. It does not know defaults or limits.
+//!
+//! Leaves are text, whole numbers and switches; `shape.rs` knows no others.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+// Aliases and no newtypes: every leaf is an option with a place, and only the name keeps the structs below readable.
+pub type Text = Option<Spanned<String>>;
+pub type Whole = Option<Spanned<i64>>;
+pub type Switch = Option<Spanned<bool>>;
+pub type Texts = Option<Spanned<Vec<Spanned<String>>>>;
+pub type Wholes = Option<Spanned<Vec<Spanned<i64>>>>;
+/// An array of tables.
+pub type Tables<T> = Option<Spanned<Vec<Spanned<T>>>>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct File {
+    pub gateway: Gateway,
+    pub admin: Admin,
+    pub log: Log,
+    pub listener: Tables<Listener>,
+    pub route: Tables<Route>,
+    pub upstream: Tables<Upstream>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gateway {
+    pub threads: Whole,
+    pub upgrade_socket: Text,
+    pub reload_on_change: Switch,
+    pub drain: Drain,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    pub delay: Text,
+    pub spread: Text,
+    pub timeout: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    pub listen: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub level: Text,
+    pub format: Text,
+    pub access: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listener {
+    pub name: Text,
+    pub listen: Text,
+    pub max_connections: Whole,
+    pub header_timeout: Text,
+    pub header_limit: Text,
+    pub keepalive_timeout: Text,
+    pub trusted_proxies: Texts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Route {
+    pub name: Text,
+    pub listeners: Texts,
+    pub hosts: Texts,
+    pub paths: Texts,
+    pub upstream: Text,
+    pub plain_http: Text,
+    pub versions: Versions,
+    pub handshake: Handshake,
+    pub tunnel: Tunnel,
+    pub limits: Limits,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Versions {
+    pub accept: Wholes,
+    pub mode: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Handshake {
+    pub origins: Texts,
+    pub subprotocols: Texts,
+    pub extensions: Text,
+    pub relax: Texts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tunnel {
+    pub idle_timeout: Text,
+    pub ping_interval: Text,
+    pub ping_timeout: Text,
+    pub max_age: Text,
+    pub max_frame: Text,
+    pub max_message: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    pub tunnels: Whole,
+    pub tunnels_per_client: Whole,
+    pub handshakes_per_client: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    pub name: Text,
+    pub versions: Wholes,
+    pub servers: Tables<Server>,
+    pub balance: Text,
+    pub connect_timeout: Text,
+    pub handshake_timeout: Text,
+    pub response_timeout: Text,
+    pub header_limit: Text,
+    pub tries: Whole,
+    pub health: Health,
+}
+
+/// The file may also give a server as its address alone; `read.rs` makes a table of it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    pub address: Text,
+    pub weight: Whole,
+    pub max_tunnels: Whole,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    pub check: Text,
+    pub path: Text,
+    pub interval: Text,
+    pub rise: Whole,
+    pub fall: Whole,
+    pub eject_time: Text,
+}

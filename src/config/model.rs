@@ -1,0 +1,304 @@
+//! What the gateway runs on: every key resolved, every default filled in, every reference checked. A value of [`Config`]
+//! exists only if the whole file was right. It does not know TOML, spans or how problems are shown.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::pattern::{HostPattern, OriginPattern, PathPattern};
+
+/// A whole configuration. Indices between the lists (`Route::upstream`, `Route::listeners`) are always in range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub gateway: Gateway,
+    pub admin: Admin,
+    pub log: Log,
+    pub listeners: Vec<Listener>,
+    /// In file order: the first route that matches a request is the one that decides.
+    pub routes: Vec<Route>,
+    pub upstreams: Vec<Upstream>,
+    /// Keys that are understood and checked, but whose feature this release does not have.
+    pub not_in_force: Vec<NotInForce>,
+}
+
+/// A key that the file sets and that has no effect in this release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotInForce {
+    /// The key's full path, such as `route.chat.tunnel.max_age`.
+    pub key: String,
+    /// What happens instead, in half a sentence.
+    pub meanwhile: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// Worker threads of each listener; 0 in the file became the number of cores here, so this is at least 1.
+    pub threads: usize,
+    pub upgrade_socket: PathBuf,
+    pub reload_on_change: bool,
+    pub drain: Drain,
+}
+
+/// How the gateway goes away on SIGTERM.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drain {
+    /// How long it still accepts connections after readiness turned 503.
+    pub delay: Duration,
+    /// Over which time the tunnels are asked to end.
+    pub spread: Duration,
+    /// After which time it ends whatever is still open.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Admin {
+    /// `None` when the file says `listen = "off"`.
+    pub listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+    pub access: AccessLog,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Stdout,
+    Off,
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub name: String,
+    pub listen: SocketAddr,
+    /// Open client connections, tunnels included, at most.
+    pub max_connections: usize,
+    /// From the first byte of a request head (or the accept) to its end.
+    pub header_timeout: Duration,
+    /// Bytes of a request head, at most.
+    pub header_limit: usize,
+    /// How long a connection may stay without a request.
+    pub keepalive_timeout: Duration,
+    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed and extended instead of dropped.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    pub name: String,
+    /// Indices into [`Config::listeners`]; never empty.
+    pub listeners: Vec<usize>,
+    /// Any host when empty.
+    pub hosts: Vec<HostPattern>,
+    /// Never empty; `/` by default.
+    pub paths: Vec<PathPattern>,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    pub plain_http: PlainHttp,
+    pub versions: Versions,
+    pub handshake: Handshake,
+    pub tunnel: Tunnel,
+    pub limits: RouteLimits,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlainHttp {
+    Forward,
+    Refuse,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Versions {
+    /// As the file lists them: the order in which a client is told. Only 0, 7, 8 and 13 occur; never empty.
+    pub accept: Vec<u8>,
+    /// The part of `accept` that the route can really serve today, in the same order; never empty. The rest needs a
+    /// bridge to what the upstream speaks.
+    pub served: Vec<u8>,
+    pub mode: Mode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Enforce,
+    /// A version that the route does not accept is counted and let through.
+    Observe,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Handshake {
+    /// Any origin, and none, when empty.
+    pub origins: Vec<OriginPattern>,
+    /// Any subprotocol when empty.
+    pub subprotocols: Vec<String>,
+    pub extensions: Extensions,
+    /// Checks that are counted but do not refuse.
+    pub relax: Vec<Check>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extensions {
+    Pass,
+    /// Offers are not forwarded, so the backend can accept none.
+    Strip,
+    /// An upgrade that offers an extension is refused.
+    Refuse,
+}
+
+/// A strictness check of the handshake that a route may relax. Its name in the file is the reason's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Check {
+    MethodNotGet,
+    HttpVersionTooOld,
+    ConnectionTokenMissing,
+    UpgradeTokenMissing,
+    UpgradeTokenAmbiguous,
+    HeaderNominated,
+    KeyMissing,
+    KeyMalformed,
+    OriginRefused,
+    SubprotocolRefused,
+    ExtensionRefused,
+    BackendHandshakeWrong,
+}
+
+impl Check {
+    pub const ALL: [Check; 12] = [
+        Check::MethodNotGet,
+        Check::HttpVersionTooOld,
+        Check::ConnectionTokenMissing,
+        Check::UpgradeTokenMissing,
+        Check::UpgradeTokenAmbiguous,
+        Check::HeaderNominated,
+        Check::KeyMissing,
+        Check::KeyMalformed,
+        Check::OriginRefused,
+        Check::SubprotocolRefused,
+        Check::ExtensionRefused,
+        Check::BackendHandshakeWrong,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Check::MethodNotGet => "method-not-get",
+            Check::HttpVersionTooOld => "http-version-too-old",
+            Check::ConnectionTokenMissing => "connection-token-missing",
+            Check::UpgradeTokenMissing => "upgrade-token-missing",
+            Check::UpgradeTokenAmbiguous => "upgrade-token-ambiguous",
+            Check::HeaderNominated => "header-nominated",
+            Check::KeyMissing => "key-missing",
+            Check::KeyMalformed => "key-malformed",
+            Check::OriginRefused => "origin-refused",
+            Check::SubprotocolRefused => "subprotocol-refused",
+            Check::ExtensionRefused => "extension-refused",
+            Check::BackendHandshakeWrong => "backend-handshake-wrong",
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What holds for a tunnel after its 101.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tunnel {
+    /// Without a byte in either direction. `None` when the file says `"off"`.
+    pub idle_timeout: Option<Duration>,
+    pub ping_interval: Option<Duration>,
+    pub ping_timeout: Duration,
+    pub max_age: Option<Duration>,
+    pub max_frame_bytes: Option<u64>,
+    pub max_message_bytes: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RouteLimits {
+    /// Open tunnels of the route.
+    pub tunnels: Option<usize>,
+    pub tunnels_per_client: Option<usize>,
+    pub handshakes_per_client: Option<Rate>,
+}
+
+/// So many in so long: `"20/s"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub count: u32,
+    pub per: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    pub name: String,
+    /// What the servers speak; never empty.
+    pub versions: Vec<u8>,
+    /// Never empty.
+    pub servers: Vec<Server>,
+    pub balance: Balance,
+    pub connect_timeout: Duration,
+    /// From the connection to the end of the backend's answer head.
+    pub handshake_timeout: Duration,
+    /// Each wait for more of the answer to a plain request.
+    pub response_timeout: Duration,
+    /// Bytes of the backend's answer head, at most.
+    pub header_limit: usize,
+    /// Servers tried before the client gets an answer; at least 1.
+    pub tries: usize,
+    pub health: Health,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    pub address: SocketAddr,
+    /// At least 1.
+    pub weight: u32,
+    pub max_tunnels: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    LeastTunnels,
+    RoundRobin,
+    ClientHash,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    pub check: HealthCheck,
+    pub path: String,
+    pub interval: Duration,
+    pub rise: u32,
+    /// Failures in a row that take a server out, dials of clients included; at least 1.
+    pub fall: u32,
+    /// How long a server stays out after failed dials before it is tried again.
+    pub eject_time: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthCheck {
+    WebSocket,
+    Tcp,
+    Off,
+}

@@ -1,0 +1,221 @@
+//! The resolved configuration as a file again, every default written out. What it prints parses to an equal [`Config`]:
+//! so a key that is not in force and that the file did not set is printed as a comment, and so is a list or limit for
+//! which there is no word. It knows no limits.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::choice::Choice;
+use super::model::{AccessLog, Config, Gateway, Health, Listener, Log, Route, Server, Upstream};
+use super::units::{format_duration, format_rate, format_size};
+
+/// The whole of `config` in the grammar of the file.
+pub fn print(config: &Config) -> String {
+    let mut page = Page { text: String::new(), config };
+    page.gateway(&config.gateway);
+    page.section("[admin]");
+    page.set(
+        "listen",
+        match config.admin.listen {
+            Some(address) => quoted(address),
+            None => quoted("off"),
+        },
+    );
+    page.log(&config.log);
+    for listener in &config.listeners {
+        page.listener(listener);
+    }
+    for route in &config.routes {
+        page.route(route);
+    }
+    for upstream in &config.upstreams {
+        page.upstream(upstream);
+    }
+    page.text
+}
+
+struct Page<'a> {
+    text: String,
+    config: &'a Config,
+}
+
+impl Page<'_> {
+    fn section(&mut self, header: &str) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        self.line(header);
+    }
+
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn set(&mut self, key: &str, value: impl Display) {
+        self.line(&format!("{key} = {value}"));
+    }
+
+    /// A key whose feature is not in this release: as a comment unless the file sets it. `section` is its path.
+    fn set_if_given(&mut self, section: &str, key: &str, value: impl Display) {
+        let path = format!("{section}.{key}");
+        if self.config.not_in_force.iter().any(|entry| entry.key == path) {
+            self.set(key, value);
+        } else {
+            self.line(&format!("# {key} = {value}"));
+        }
+    }
+
+    fn set_or_note(&mut self, key: &str, value: Option<impl Display>, note: &str) {
+        match value {
+            Some(value) => self.set(key, value),
+            None => self.line(&format!("# {key}: {note}")),
+        }
+    }
+
+    fn gateway(&mut self, gateway: &Gateway) {
+        self.section("[gateway]");
+        self.set("threads", gateway.threads);
+        self.set_if_given("gateway", "upgrade_socket", quoted(gateway.upgrade_socket.display()));
+        self.set("reload_on_change", gateway.reload_on_change);
+        self.section("[gateway.drain]");
+        self.set("delay", duration(gateway.drain.delay));
+        self.set_if_given("gateway.drain", "spread", duration(gateway.drain.spread));
+        self.set("timeout", duration(gateway.drain.timeout));
+    }
+
+    fn log(&mut self, log: &Log) {
+        self.section("[log]");
+        self.set("level", quoted(log.level.word()));
+        self.set("format", quoted(log.format.word()));
+        self.set(
+            "access",
+            match &log.access {
+                AccessLog::Stdout => quoted("stdout"),
+                AccessLog::Off => quoted("off"),
+                AccessLog::File(path) => quoted(path.display()),
+            },
+        );
+    }
+
+    fn listener(&mut self, listener: &Listener) {
+        self.section("[[listener]]");
+        self.set("name", quoted(&listener.name));
+        self.set("listen", quoted(listener.listen));
+        self.set("max_connections", listener.max_connections);
+        self.set("header_timeout", duration(listener.header_timeout));
+        self.set("header_limit", size(listener.header_limit as u64));
+        self.set("keepalive_timeout", duration(listener.keepalive_timeout));
+        self.set("trusted_proxies", list(&listener.trusted_proxies));
+    }
+
+    fn route(&mut self, route: &Route) {
+        let path = format!("route.{}", route.name);
+        self.section("[[route]]");
+        self.set("name", quoted(&route.name));
+        let listeners = route.listeners.iter().map(|at| &self.config.listeners[*at].name);
+        self.set("listeners", list(listeners));
+        self.set_or_note("hosts", list_of_some(&route.hosts), "any");
+        self.set("paths", list(&route.paths));
+        self.set("upstream", quoted(&self.config.upstreams[route.upstream].name));
+        self.set("plain_http", quoted(route.plain_http.word()));
+
+        self.section("[route.versions]");
+        self.set("accept", versions(&route.versions.accept));
+        self.set("mode", quoted(route.versions.mode.word()));
+
+        self.section("[route.handshake]");
+        self.set_or_note("origins", list_of_some(&route.handshake.origins), "any");
+        self.set_or_note("subprotocols", list_of_some(&route.handshake.subprotocols), "any");
+        self.set("extensions", quoted(route.handshake.extensions.word()));
+        self.set("relax", list(&route.handshake.relax));
+
+        let tunnel = &route.tunnel;
+        self.section("[route.tunnel]");
+        self.set("idle_timeout", duration_or_off(tunnel.idle_timeout));
+        self.set("ping_interval", duration_or_off(tunnel.ping_interval));
+        self.set_if_given(&format!("{path}.tunnel"), "ping_timeout", duration(tunnel.ping_timeout));
+        self.set("max_age", duration_or_off(tunnel.max_age));
+        self.set("max_frame", size_or_off(tunnel.max_frame_bytes));
+        self.set("max_message", size_or_off(tunnel.max_message_bytes));
+
+        let limits = &route.limits;
+        let rate = limits.handshakes_per_client.map(|rate| quoted(format_rate(rate)));
+        self.section("[route.limits]");
+        self.set_or_note("tunnels", limits.tunnels, "no limit");
+        self.set_or_note("tunnels_per_client", limits.tunnels_per_client, "no limit");
+        self.set_or_note("handshakes_per_client", rate, "no limit");
+    }
+
+    fn upstream(&mut self, upstream: &Upstream) {
+        self.section("[[upstream]]");
+        self.set("name", quoted(&upstream.name));
+        self.set("versions", versions(&upstream.versions));
+        self.set("balance", quoted(upstream.balance.word()));
+        self.set("connect_timeout", duration(upstream.connect_timeout));
+        self.set("handshake_timeout", duration(upstream.handshake_timeout));
+        self.set("response_timeout", duration(upstream.response_timeout));
+        self.set("header_limit", size(upstream.header_limit as u64));
+        self.set("tries", upstream.tries);
+        self.line("servers = [");
+        for server in &upstream.servers {
+            self.line(&format!("  {},", inline_server(server)));
+        }
+        self.line("]");
+        self.health(&upstream.health, &format!("upstream.{}.health", upstream.name));
+    }
+
+    fn health(&mut self, health: &Health, path: &str) {
+        self.section("[upstream.health]");
+        self.set("check", quoted(health.check.word()));
+        self.set_if_given(path, "path", quoted(&health.path));
+        self.set_if_given(path, "interval", duration(health.interval));
+        self.set_if_given(path, "rise", health.rise);
+        self.set("fall", health.fall);
+        self.set("eject_time", duration(health.eject_time));
+    }
+}
+
+fn inline_server(server: &Server) -> String {
+    let address = quoted(server.address);
+    let weight = server.weight;
+    match server.max_tunnels {
+        Some(max) => format!("{{ address = {address}, weight = {weight}, max_tunnels = {max} }}"),
+        None => format!("{{ address = {address}, weight = {weight} }}"),
+    }
+}
+
+/// A string of TOML, escaped where it must be.
+fn quoted(text: impl Display) -> String {
+    toml::Value::String(text.to_string()).to_string()
+}
+
+fn duration(duration: Duration) -> String {
+    quoted(format_duration(duration))
+}
+
+fn duration_or_off(given: Option<Duration>) -> String {
+    given.map_or_else(|| quoted("off"), duration)
+}
+
+fn size(bytes: u64) -> String {
+    quoted(format_size(bytes))
+}
+
+fn size_or_off(given: Option<u64>) -> String {
+    given.map_or_else(|| quoted("off"), size)
+}
+
+fn versions(versions: &[u8]) -> String {
+    let words: Vec<String> = versions.iter().map(u8::to_string).collect();
+    format!("[{}]", words.join(", "))
+}
+
+fn list(entries: impl IntoIterator<Item = impl Display>) -> String {
+    let entries: Vec<String> = entries.into_iter().map(quoted).collect();
+    format!("[{}]", entries.join(", "))
+}
+
+fn list_of_some(entries: &[impl Display]) -> Option<String> {
+    (!entries.is_empty()).then(|| list(entries))
+}
