@@ -1,0 +1,140 @@
+//! The gateway's own answers: a reason in, the bytes of an HTTP/1.1 answer out. It does not know when they are sent.
+
+use crate::handshake::VersionList;
+use crate::reason::Reason;
+
+/// Seconds after which a client may try again, where a refusal is temporary.
+pub const RETRY_AFTER_S: u32 = 5;
+
+/// The whole answer. `versions` is what client and route could use, for the reasons that tell it (RFC 6455 §4.4).
+pub fn refusal(reason: Reason, versions: Option<&VersionList>) -> Vec<u8> {
+    let status = status(reason);
+    let body = sentence(reason, versions);
+    let mut head = format!("HTTP/1.1 {status} {}\r\n", phrase(status));
+    // RFC 9110 §15.5.22 asks a 426 for `Upgrade`, and §7.8 asks whoever sends that to name it in `Connection`.
+    if status == 426 {
+        head += "Upgrade: websocket\r\nConnection: Upgrade, close\r\n";
+    } else {
+        head += "Connection: close\r\n";
+    }
+    if let Some(versions) = versions {
+        head += &format!("Sec-WebSocket-Version: {versions}\r\n");
+    }
+    if reason.is_temporary() {
+        head += &format!("Retry-After: {RETRY_AFTER_S}\r\n");
+    }
+    head += &format!(
+        "Cache-Control: no-store\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    head.into_bytes()
+}
+
+/// Status and text of an answer that somebody else frames.
+pub fn parts(reason: Reason) -> (u16, String) {
+    (status(reason), sentence(reason, None))
+}
+
+/// The status of the answer; a reason that only ends tunnels is never answered.
+pub fn status(reason: Reason) -> u16 {
+    reason.status().unwrap_or(502)
+}
+
+fn sentence(reason: Reason, versions: Option<&VersionList>) -> String {
+    let said = match reason {
+        Reason::HeadMalformed => "The request head is malformed.",
+        Reason::HeadTooLarge => "The request head is too large.",
+        Reason::HeadTimeout => "The request head took too long.",
+        Reason::VersionUnsupported => "This WebSocket version is not served here.",
+        Reason::VersionMissing => "The upgrade names no WebSocket version.",
+        Reason::VersionMalformed => "Sec-WebSocket-Version must be one number from 0 to 255.",
+        Reason::MethodNotGet => "A WebSocket is opened with GET.",
+        Reason::HttpVersionTooOld => "A WebSocket is opened over HTTP/1.1 or later.",
+        Reason::HostMissing => "Exactly one valid Host is needed.",
+        Reason::BodyOnUpgrade => "An upgrade has no body.",
+        Reason::ConnectionTokenMissing => "Connection does not name Upgrade.",
+        Reason::UpgradeTokenMissing => "Upgrade does not name websocket.",
+        Reason::UpgradeTokenAmbiguous => "Upgrade names more than websocket.",
+        Reason::HeaderNominated => "Connection names a field that the handshake needs.",
+        Reason::KeyMissing => "Sec-WebSocket-Key is missing.",
+        Reason::KeyMalformed => "Sec-WebSocket-Key must be 16 bytes in base64, once.",
+        Reason::NoRoute => "Nothing is served here.",
+        Reason::PlainHttpRefused => "Only WebSockets are served here.",
+        Reason::OriginRefused => "This origin is not welcome here.",
+        Reason::SubprotocolRefused => "None of the subprotocols offered is served here.",
+        Reason::ExtensionRefused => "The extensions offered are not served here.",
+        Reason::LimitConnections | Reason::LimitTunnels | Reason::LimitBackendTunnels => {
+            "Too many connections at the moment."
+        }
+        Reason::Draining => "The gateway is shutting down.",
+        Reason::BackendUnavailable => "No backend can be reached.",
+        Reason::BackendTimeout => "The backend did not answer in time.",
+        Reason::BackendHandshakeWrong => "The backend's answer is not a valid handshake.",
+        Reason::BackendRefused
+        | Reason::ClientClosed
+        | Reason::BackendClosed
+        | Reason::ClientLost
+        | Reason::BackendLost
+        | Reason::IdleTimeout
+        | Reason::DrainTimeout => "The connection ended.",
+    };
+    match versions {
+        Some(versions) => format!("{said} Served: {versions}.\n"),
+        None => format!("{said}\n"),
+    }
+}
+
+fn phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Refused")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handshake::Version;
+
+    fn check(reason: Reason, expected: &str) {
+        let versions = VersionList::new([13, 8].map(Version::new));
+        let answer = refusal(reason, reason.lists_versions().then_some(&versions));
+        assert_eq!(String::from_utf8(answer).unwrap().replace("\r\n", "\n"), expected);
+    }
+
+    #[test]
+    fn an_unsupported_version_gets_426_with_the_list_upgrade_and_connection() {
+        check(
+            Reason::VersionUnsupported,
+            "HTTP/1.1 426 Upgrade Required\nUpgrade: websocket\nConnection: Upgrade, close\n\
+             Sec-WebSocket-Version: 13, 8\nCache-Control: no-store\nContent-Type: text/plain; charset=utf-8\n\
+             Content-Length: 58\n\nThis WebSocket version is not served here. Served: 13, 8.\n",
+        );
+    }
+
+    #[test]
+    fn a_malformed_version_gets_400_with_the_list() {
+        check(
+            Reason::VersionMalformed,
+            "HTTP/1.1 400 Bad Request\nConnection: close\nSec-WebSocket-Version: 13, 8\nCache-Control: no-store\n\
+             Content-Type: text/plain; charset=utf-8\nContent-Length: 71\n\n\
+             Sec-WebSocket-Version must be one number from 0 to 255. Served: 13, 8.\n",
+        );
+    }
+
+    #[test]
+    fn a_temporary_refusal_says_when_to_come_back() {
+        check(
+            Reason::Draining,
+            "HTTP/1.1 503 Service Unavailable\nConnection: close\nRetry-After: 5\nCache-Control: no-store\n\
+             Content-Type: text/plain; charset=utf-8\nContent-Length: 30\n\nThe gateway is shutting down.\n",
+        );
+    }
+
+    #[test]
+    fn every_refusal_is_a_whole_answer_that_ends_the_connection() {
+        for reason in Reason::ALL.into_iter().filter(|reason| reason.status().is_some()) {
+            let answer = String::from_utf8(refusal(reason, None)).unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("Content-Length: {}", body.len())), "{reason}");
+            assert!(head.contains("close\r\n") && head.contains("no-store"), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Why a connection was refused or a tunnel ended: one closed list whose codes are the log field, the metric label and
+//! the heading in `docs/reasons.md`. It does not know how a reason is found, sent or counted.
+
+use std::fmt;
+
+/// Every way a request or a tunnel can end other than well, and the ways a tunnel ends well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    // The head as such.
+    HeadMalformed,
+    HeadTooLarge,
+    HeadTimeout,
+    // RFC 6455 §4.2.1 and §4.4: what an upgrade must say.
+    VersionUnsupported,
+    VersionMissing,
+    VersionMalformed,
+    MethodNotGet,
+    HttpVersionTooOld,
+    HostMissing,
+    BodyOnUpgrade,
+    ConnectionTokenMissing,
+    UpgradeTokenMissing,
+    UpgradeTokenAmbiguous,
+    HeaderNominated,
+    KeyMissing,
+    KeyMalformed,
+    // The route's own rules.
+    NoRoute,
+    PlainHttpRefused,
+    OriginRefused,
+    SubprotocolRefused,
+    ExtensionRefused,
+    // Limits and the gateway's own life.
+    LimitConnections,
+    LimitTunnels,
+    LimitBackendTunnels,
+    Draining,
+    // The backend, before its 101.
+    BackendUnavailable,
+    BackendTimeout,
+    BackendHandshakeWrong,
+    BackendRefused,
+    // The end of a tunnel.
+    ClientClosed,
+    BackendClosed,
+    ClientLost,
+    BackendLost,
+    IdleTimeout,
+    DrainTimeout,
+}
+
+/// Whose doing an end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum By {
+    Client,
+    Backend,
+    Gateway,
+    Operator,
+}
+
+impl By {
+    pub const ALL: [By; 4] = [By::Client, By::Backend, By::Gateway, By::Operator];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            By::Client => "client",
+            By::Backend => "backend",
+            By::Gateway => "gateway",
+            By::Operator => "operator",
+        }
+    }
+}
+
+/// What one reason means. A table rather than five matches, so that a reason is read in one line.
+struct Facts {
+    code: &'static str,
+    /// The answer before a 101; `None` where a tunnel ends, or where the backend's own answer is relayed.
+    status: Option<u16>,
+    by: By,
+}
+
+const fn refusal(code: &'static str, status: u16, by: By) -> Facts {
+    Facts { code, status: Some(status), by }
+}
+
+const fn ending(code: &'static str, by: By) -> Facts {
+    Facts { code, status: None, by }
+}
+
+impl Reason {
+    pub const ALL: [Reason; 35] = [
+        Reason::HeadMalformed,
+        Reason::HeadTooLarge,
+        Reason::HeadTimeout,
+        Reason::VersionUnsupported,
+        Reason::VersionMissing,
+        Reason::VersionMalformed,
+        Reason::MethodNotGet,
+        Reason::HttpVersionTooOld,
+        Reason::HostMissing,
+        Reason::BodyOnUpgrade,
+        Reason::ConnectionTokenMissing,
+        Reason::UpgradeTokenMissing,
+        Reason::UpgradeTokenAmbiguous,
+        Reason::HeaderNominated,
+        Reason::KeyMissing,
+        Reason::KeyMalformed,
+        Reason::NoRoute,
+        Reason::PlainHttpRefused,
+        Reason::OriginRefused,
+        Reason::SubprotocolRefused,
+        Reason::ExtensionRefused,
+        Reason::LimitConnections,
+        Reason::LimitTunnels,
+        Reason::LimitBackendTunnels,
+        Reason::Draining,
+        Reason::BackendUnavailable,
+        Reason::BackendTimeout,
+        Reason::BackendHandshakeWrong,
+        Reason::BackendRefused,
+        Reason::ClientClosed,
+        Reason::BackendClosed,
+        Reason::ClientLost,
+        Reason::BackendLost,
+        Reason::IdleTimeout,
+        Reason::DrainTimeout,
+    ];
+
+    fn facts(self) -> Facts {
+        match self {
+            Reason::HeadMalformed => refusal("head-malformed", 400, By::Client),
+            Reason::HeadTooLarge => refusal("head-too-large", 431, By::Client),
+            Reason::HeadTimeout => refusal("head-timeout", 408, By::Client),
+            Reason::VersionUnsupported => refusal("version-unsupported", 426, By::Client),
+            Reason::VersionMissing => refusal("version-missing", 426, By::Client),
+            Reason::VersionMalformed => refusal("version-malformed", 400, By::Client),
+            Reason::MethodNotGet => refusal("method-not-get", 400, By::Client),
+            Reason::HttpVersionTooOld => refusal("http-version-too-old", 400, By::Client),
+            Reason::HostMissing => refusal("host-missing", 400, By::Client),
+            Reason::BodyOnUpgrade => refusal("body-on-upgrade", 400, By::Client),
+            Reason::ConnectionTokenMissing => refusal("connection-token-missing", 400, By::Client),
+            Reason::UpgradeTokenMissing => refusal("upgrade-token-missing", 400, By::Client),
+            Reason::UpgradeTokenAmbiguous => refusal("upgrade-token-ambiguous", 400, By::Client),
+            Reason::HeaderNominated => refusal("header-nominated", 400, By::Client),
+            Reason::KeyMissing => refusal("key-missing", 400, By::Client),
+            Reason::KeyMalformed => refusal("key-malformed", 400, By::Client),
+            Reason::NoRoute => refusal("no-route", 404, By::Client),
+            Reason::PlainHttpRefused => refusal("plain-http-refused", 426, By::Client),
+            Reason::OriginRefused => refusal("origin-refused", 403, By::Client),
+            Reason::SubprotocolRefused => refusal("subprotocol-refused", 400, By::Client),
+            Reason::ExtensionRefused => refusal("extension-refused", 400, By::Client),
+            Reason::LimitConnections => refusal("limit-connections", 503, By::Gateway),
+            Reason::LimitTunnels => refusal("limit-tunnels", 503, By::Gateway),
+            Reason::LimitBackendTunnels => refusal("limit-backend-tunnels", 503, By::Gateway),
+            Reason::Draining => refusal("draining", 503, By::Operator),
+            Reason::BackendUnavailable => refusal("backend-unavailable", 503, By::Backend),
+            Reason::BackendTimeout => refusal("backend-timeout", 504, By::Backend),
+            Reason::BackendHandshakeWrong => refusal("backend-handshake-wrong", 502, By::Backend),
+            Reason::BackendRefused => ending("backend-refused", By::Backend),
+            Reason::ClientClosed => ending("client-closed", By::Client),
+            Reason::BackendClosed => ending("backend-closed", By::Backend),
+            Reason::ClientLost => ending("client-lost", By::Client),
+            Reason::BackendLost => ending("backend-lost", By::Backend),
+            Reason::IdleTimeout => ending("idle-timeout", By::Gateway),
+            Reason::DrainTimeout => ending("drain-timeout", By::Operator),
+        }
+    }
+
+    /// Kebab case, stable, part of the product's contract.
+    pub fn code(self) -> &'static str {
+        self.facts().code
+    }
+
+    /// The HTTP status of the gateway's answer, where the gateway answers.
+    pub fn status(self) -> Option<u16> {
+        self.facts().status
+    }
+
+    pub fn by(self) -> By {
+        self.facts().by
+    }
+
+    /// Whether the answer tells the client the versions it could use (RFC 6455 §4.4).
+    pub fn lists_versions(self) -> bool {
+        matches!(
+            self,
+            Reason::VersionUnsupported | Reason::VersionMissing | Reason::VersionMalformed | Reason::PlainHttpRefused
+        )
+    }
+
+    /// Whether the same request may well pass a little later.
+    pub fn is_temporary(self) -> bool {
+        self.status() == Some(503)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_code_of_its_own() {
+        let codes: HashSet<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        let kebab = |code: &&str| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        assert!(codes.iter().all(kebab));
+    }
+
+    #[test]
+    fn only_version_answers_list_versions() {
+        for reason in Reason::ALL {
+            assert!(!reason.lists_versions() || matches!(reason.status(), Some(426 | 400)), "{reason}");
+            assert_eq!(reason.status() == Some(426), reason.lists_versions() && reason != Reason::VersionMalformed);
+        }
+    }
+}
