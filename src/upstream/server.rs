@@ -1,0 +1,126 @@
+//! One server: its live tunnels and its standing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Change;
+use crate::config::model;
+use crate::limits::{Slot, Slots};
+
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    /// At least 1.
+    weight: u32,
+    slots: Slots,
+    state: Arc<State>,
+}
+
+/// What is known of a server apart from any configuration.
+#[derive(Debug)]
+pub struct State {
+    slots: Slots,
+    health: Mutex<Health>,
+    /// Mirrors `health.out_until.is_some()`, so that a pick among healthy servers takes no lock.
+    out: AtomicUsize,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State { slots: Slots::new(None), health: Mutex::default(), out: AtomicUsize::new(0) }
+    }
+}
+
+/// ```text
+///   up ──fall failures in a row──► out ──eject_time──► on trial ──success──► up
+///                                   ▲                     │
+///                                   └──────failure────────┘
+/// ```
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// In a row.
+    pub failures: u32,
+    /// Set while out and on trial.
+    pub out_until: Option<Instant>,
+}
+
+/// A live tunnel's place on a server; given back when dropped.
+#[derive(Debug)]
+pub struct TunnelSlot {
+    _slot: Slot,
+}
+
+impl TunnelSlot {
+    /// A place that no server has, for tests of what holds one.
+    #[cfg(test)]
+    pub fn of(slots: &Slots) -> TunnelSlot {
+        TunnelSlot { _slot: slots.take().expect("slots of a test are not limited") }
+    }
+}
+
+impl Server {
+    pub(super) fn new(rules: &model::Server, state: Arc<State>) -> Server {
+        let slots = state.slots.with_limit(rules.max_tunnels);
+        Server { address: rules.address, weight: rules.weight, slots, state }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Live tunnels, those of earlier configurations included.
+    pub fn tunnels(&self) -> usize {
+        self.slots.used()
+    }
+
+    /// Up, or on trial.
+    pub fn is_up(&self, now: Instant) -> bool {
+        self.state.out.load(Ordering::Relaxed) == 0
+            || self.state.health.lock().out_until.is_none_or(|out_until| out_until <= now)
+    }
+
+    pub(super) fn take_slot(&self) -> Option<TunnelSlot> {
+        self.slots.take().map(|slot| TunnelSlot { _slot: slot })
+    }
+
+    pub(super) fn failed(&self, fall: u32, out_for: Duration, now: Instant) -> Change {
+        let mut health = self.state.health.lock();
+        let change = health.failed(fall, out_for, now);
+        self.state.out.store(usize::from(health.out_until.is_some()), Ordering::Relaxed);
+        change
+    }
+
+    pub(super) fn succeeded(&self) -> Change {
+        if self.state.out.load(Ordering::Relaxed) == 0 && self.state.health.lock().failures == 0 {
+            return Change::None;
+        }
+        let change = self.state.health.lock().succeeded();
+        self.state.out.store(0, Ordering::Relaxed);
+        change
+    }
+}
+
+impl Health {
+    fn failed(&mut self, fall: u32, out_for: Duration, now: Instant) -> Change {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures < fall {
+            return Change::None;
+        }
+        let was_out = self.out_until.is_some();
+        self.out_until = Some(now + out_for);
+        if was_out { Change::None } else { Change::WentDown { out_for } }
+    }
+
+    fn succeeded(&mut self) -> Change {
+        self.failures = 0;
+        if self.out_until.take().is_some() { Change::CameBack } else { Change::None }
+    }
+}
