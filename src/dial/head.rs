@@ -1,0 +1,219 @@
+//! The request head that a backend gets: built by us, field by field, so that nothing reaches it that was meant for this
+//! hop or that an untrusted client made up. It knows no socket.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::handshake::header_list::{elements, has_token, lines};
+use crate::handshake::request::{Head, is_hop_by_hop, nominates_protected_field};
+use crate::handshake::{Field, extension};
+
+/// Whether the peer's own word on where a request comes from is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Its `Forwarded` and `X-Forwarded-*` are dropped.
+    Client,
+    /// It is a listed proxy: its fields are kept and extended.
+    Proxy,
+}
+
+/// Whether extension offers go on to the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offers {
+    Forward,
+    Strip,
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    pub client: SocketAddr,
+    pub trust: Trust,
+}
+
+/// Spellings that old peers compare byte for byte. Other names keep the client's spelling.
+const SPELLINGS: [&str; 13] = [
+    "Host",
+    "Origin",
+    "Cookie",
+    "User-Agent",
+    "Authorization",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Key1",
+    "Sec-WebSocket-Key2",
+    "Sec-WebSocket-Version",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Origin",
+    "Sec-WebSocket-Accept",
+];
+
+/// Written anew for every backend.
+const WRITTEN_BY_US: [&str; 5] = ["Host", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"];
+
+/// Passed on from a listed proxy, dropped from anyone else.
+pub const BELIEVED_OF_A_PROXY: [&str; 2] = ["X-Forwarded-Port", "X-Real-IP"];
+
+/// The head of an upgrade towards a backend.
+pub fn upgrade(head: &Head<'_>, origin: Origin, offers: Offers) -> Vec<u8> {
+    let mut out = Vec::with_capacity(768);
+    put(&mut out, &[b"GET ", head.path_and_query.as_bytes(), b" HTTP/1.1\r\n"]);
+    if let Some(host) = head.host {
+        field(&mut out, "Host", host.authority.as_bytes());
+    }
+    field(&mut out, "Upgrade", upgrade_value(head));
+    field(&mut out, "Connection", b"Upgrade");
+    for line in &head.fields {
+        if goes_on(head, line, origin.trust, offers) {
+            field(&mut out, spelling(line.name), line.value);
+        }
+    }
+    forwarded(&mut out, head, origin);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The client's own writing of `websocket`, which hixie-76 servers compare byte for byte.
+fn upgrade_value<'h>(head: &'h Head<'h>) -> &'h [u8] {
+    elements(&head.fields, "Upgrade").find(|token| token.eq_ignore_ascii_case(b"websocket")).unwrap_or(b"websocket")
+}
+
+fn goes_on(head: &Head<'_>, line: &Field<'_>, trust: Trust, offers: Offers) -> bool {
+    let written_by_us = WRITTEN_BY_US.iter().any(|name| line.is(name));
+    let made_up = trust == Trust::Client && BELIEVED_OF_A_PROXY.iter().any(|name| line.is(name));
+    // No body is sent, and nothing waits for a 100.
+    let about_a_body = line.is("Content-Length") || line.is("Transfer-Encoding") || line.is("Expect");
+    let stripped = offers == Offers::Strip && line.is(extension::FIELD);
+    !written_by_us && !made_up && !about_a_body && !stripped && !ends_here(head, line)
+}
+
+/// Hop by hop, unless it is a nomination that a relaxed route let through for a field the handshake needs.
+fn ends_here(head: &Head<'_>, line: &Field<'_>) -> bool {
+    let nominated_in_vain = nominates_protected_field(&head.fields)
+        && has_token(&head.fields, "Connection", line.name)
+        && nominates_protected_field(&[Field { name: "Connection", value: line.name.as_bytes() }]);
+    is_hop_by_hop(&head.fields, line.name) && !nominated_in_vain
+}
+
+/// `X-Forwarded-*` as every server knows them, and `Forwarded` (RFC 7239) beside them.
+fn forwarded(out: &mut Vec<u8>, head: &Head<'_>, origin: Origin) {
+    let client = origin.client.ip().to_canonical();
+    let host = head.host.map(|host| host.authority);
+    let before = |name: &str| match origin.trust {
+        Trust::Client => None,
+        Trust::Proxy => joined(&head.fields, name),
+    };
+    // Writing into a vector cannot fail.
+    let mut list = |name: &str, own: &str| {
+        let _ = match before(name) {
+            Some(before) => write!(out, "{name}: {before}, {own}\r\n"),
+            None => write!(out, "{name}: {own}\r\n"),
+        };
+    };
+    list("X-Forwarded-For", &client.to_string());
+    let node = match client {
+        IpAddr::V4(address) => format!("{address}"),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let named = host.map(|host| format!("host=\"{host}\";")).unwrap_or_default();
+    list("Forwarded", &format!("for={node};{named}proto=http"));
+    for (name, own) in [("X-Forwarded-Proto", Some("http")), ("X-Forwarded-Host", host)] {
+        if let Some(value) = before(name).or_else(|| own.map(str::to_owned)) {
+            field(out, name, value.as_bytes());
+        }
+    }
+}
+
+fn joined(fields: &[Field<'_>], name: &str) -> Option<String> {
+    let values: Vec<&str> = lines(fields, name).filter_map(|value| std::str::from_utf8(value).ok()).collect();
+    (!values.is_empty()).then(|| values.join(", "))
+}
+
+pub fn spelling(name: &str) -> &str {
+    SPELLINGS.iter().find(|known| known.eq_ignore_ascii_case(name)).copied().unwrap_or(name)
+}
+
+/// One header line.
+pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
+}
+
+fn put(out: &mut Vec<u8>, pieces: &[&[u8]]) {
+    pieces.iter().for_each(|piece| out.extend_from_slice(piece));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(extra: &str, trust: Trust, offers: Offers, expected: &str) {
+        let bytes = format!("GET /ws?x=1 HTTP/1.1\nhost: a.example:8080\n{extra}\n").replace('\n', "\r\n");
+        let head = Head::parse(bytes.as_bytes()).unwrap();
+        let built = upgrade(&head, Origin { client: "192.0.2.1:5".parse().unwrap(), trust }, offers);
+        assert_eq!(String::from_utf8(built).unwrap().replace("\r\n", "\n"), expected);
+    }
+
+    #[test]
+    fn builds_the_head_that_every_backend_understands() {
+        check(
+            "upgrade: WebSocket\nconnection: keep-alive, X-Mine, Upgrade\nsec-websocket-key: k\nSEC-WEBSOCKET-VERSION: 13\n\
+             x-mine: 1\nKeep-Alive: 5\nTE: trailers\nProxy-Authorization: x\nContent-Length: 0\nExpect: 100-continue\n\
+             sec-websocket-extensions: a;  b\nX-Custom:  v w \n",
+            Trust::Client,
+            Offers::Forward,
+            "GET /ws?x=1 HTTP/1.1\nHost: a.example:8080\nUpgrade: WebSocket\nConnection: Upgrade\n\
+             Sec-WebSocket-Key: k\nSec-WebSocket-Version: 13\nSec-WebSocket-Extensions: a;  b\nX-Custom: v w\n\
+             X-Forwarded-For: 192.0.2.1\nForwarded: for=192.0.2.1;host=\"a.example:8080\";proto=http\n\
+             X-Forwarded-Proto: http\nX-Forwarded-Host: a.example:8080\n\n",
+        );
+    }
+
+    #[test]
+    fn drops_what_an_untrusted_client_says_of_its_origin_and_extends_what_a_proxy_says() {
+        let said = "X-Forwarded-For: 198.51.100.9\nx-forwarded-for: 10.0.0.1\nForwarded: for=198.51.100.9\n\
+                    X-Forwarded-Proto: https\nX-Real-IP: 198.51.100.9\nX-Forwarded-Port: 443\n";
+        check(
+            said,
+            Trust::Client,
+            Offers::Forward,
+            "GET /ws?x=1 HTTP/1.1\nHost: a.example:8080\nUpgrade: websocket\nConnection: Upgrade\n\
+             X-Forwarded-For: 192.0.2.1\nForwarded: for=192.0.2.1;host=\"a.example:8080\";proto=http\n\
+             X-Forwarded-Proto: http\nX-Forwarded-Host: a.example:8080\n\n",
+        );
+        check(
+            said,
+            Trust::Proxy,
+            Offers::Forward,
+            "GET /ws?x=1 HTTP/1.1\nHost: a.example:8080\nUpgrade: websocket\nConnection: Upgrade\n\
+             X-Real-IP: 198.51.100.9\nX-Forwarded-Port: 443\n\
+             X-Forwarded-For: 198.51.100.9, 10.0.0.1, 192.0.2.1\n\
+             Forwarded: for=198.51.100.9, for=192.0.2.1;host=\"a.example:8080\";proto=http\n\
+             X-Forwarded-Proto: https\nX-Forwarded-Host: a.example:8080\n\n",
+        );
+    }
+
+    #[test]
+    fn strips_offers_where_the_route_says_so() {
+        check(
+            "Sec-WebSocket-Extensions: permessage-deflate\n",
+            Trust::Client,
+            Offers::Strip,
+            "GET /ws?x=1 HTTP/1.1\nHost: a.example:8080\nUpgrade: websocket\nConnection: Upgrade\n\
+             X-Forwarded-For: 192.0.2.1\nForwarded: for=192.0.2.1;host=\"a.example:8080\";proto=http\n\
+             X-Forwarded-Proto: http\nX-Forwarded-Host: a.example:8080\n\n",
+        );
+    }
+
+    #[test]
+    fn a_nomination_that_was_let_through_does_not_cost_the_key() {
+        check(
+            "Connection: Upgrade, Sec-WebSocket-Key, X-Mine\nSec-WebSocket-Key: k\nX-Mine: 1\n",
+            Trust::Client,
+            Offers::Forward,
+            "GET /ws?x=1 HTTP/1.1\nHost: a.example:8080\nUpgrade: websocket\nConnection: Upgrade\n\
+             Sec-WebSocket-Key: k\nX-Forwarded-For: 192.0.2.1\n\
+             Forwarded: for=192.0.2.1;host=\"a.example:8080\";proto=http\n\
+             X-Forwarded-Proto: http\nX-Forwarded-Host: a.example:8080\n\n",
+        );
+    }
+}

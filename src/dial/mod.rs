@@ -1,0 +1,132 @@
+//! Connects to a picked server, sends it our head, and reads its answer's head, each under a deadline. It does not pick
+//! the server, and does not judge the answer.
+
+pub mod head;
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config::model;
+use crate::handshake::response::Answer;
+use crate::handshake::{HeadScan, Scan};
+use crate::reason::Reason;
+
+/// Interim answers (1xx) before the final one, at most.
+const INTERIM_MAX: usize = 8;
+
+/// A server answered; its head is complete and readable.
+#[derive(Debug)]
+pub struct Reply {
+    pub stream: TcpStream,
+    bytes: Vec<u8>,
+    head: Range<usize>,
+}
+
+/// Why a server gave no readable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("connect failed: {0}")]
+    Connect(io::Error),
+    #[error("connect timed out")]
+    ConnectTimeout,
+    #[error("connection ended before an answer: {0}")]
+    Lost(io::Error),
+    #[error("no answer in time")]
+    AnswerTimeout,
+    #[error("answer is not HTTP/1.x")]
+    Garbage,
+    #[error("answer head is too large")]
+    TooLarge,
+}
+
+impl DialError {
+    pub fn reason(&self) -> Reason {
+        match self {
+            DialError::Connect(_) => Reason::BackendUnavailable,
+            DialError::ConnectTimeout | DialError::AnswerTimeout => Reason::BackendTimeout,
+            DialError::Lost(_) | DialError::Garbage | DialError::TooLarge => Reason::BackendHandshakeWrong,
+        }
+    }
+}
+
+/// A fresh connection: nothing of another client's can be on it.
+///
+/// # Errors
+/// When it is refused, unreachable, or not there in time.
+pub async fn connect(server: SocketAddr, limit: Duration) -> Result<TcpStream, DialError> {
+    let stream = match timeout(limit, TcpStream::connect(server)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(DialError::Connect(error)),
+        Err(_) => return Err(DialError::ConnectTimeout),
+    };
+    stream.set_nodelay(true).map_err(DialError::Connect)?;
+    Ok(stream)
+}
+
+/// Sends the head and what belongs behind it in one write, and waits for the final answer's head.
+///
+/// # Errors
+/// When the connection ends, the time is up, or the answer cannot be read in only one way.
+pub async fn exchange(mut stream: TcpStream, head: &[u8], rules: &model::Upstream) -> Result<Reply, DialError> {
+    let exchange = async {
+        stream.write_all(head).await.map_err(DialError::Lost)?;
+        let mut bytes = Vec::new();
+        let mut start = 0;
+        for _ in 0..INTERIM_MAX {
+            let length = read_head(&mut stream, &mut bytes, start, rules.header_limit).await?;
+            let head = start..start + length;
+            let answer = Answer::parse(&bytes[head.clone()]).map_err(|_| DialError::Garbage)?;
+            if !answer.is_interim() {
+                return Ok((bytes, head));
+            }
+            start = head.end;
+        }
+        Err(DialError::Garbage)
+    };
+    match timeout(rules.handshake_timeout, exchange).await {
+        Ok(Ok((bytes, head))) => Ok(Reply { stream, bytes, head }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(DialError::AnswerTimeout),
+    }
+}
+
+/// Reads until the head that begins at `start` is complete; returns its length.
+async fn read_head(
+    stream: &mut TcpStream,
+    bytes: &mut Vec<u8>,
+    start: usize,
+    limit: usize,
+) -> Result<usize, DialError> {
+    let mut scan = HeadScan::new(limit);
+    loop {
+        match scan.advance(&bytes[start..]) {
+            Scan::Complete(length) => return Ok(length),
+            Scan::Malformed => return Err(DialError::Garbage),
+            Scan::TooLarge => return Err(DialError::TooLarge),
+            Scan::Incomplete => {}
+        }
+        bytes.reserve(512);
+        match stream.read_buf(bytes).await {
+            Ok(0) => return Err(DialError::Lost(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) => return Err(DialError::Lost(error)),
+        }
+    }
+}
+
+impl Reply {
+    pub fn answer(&self) -> Answer<'_> {
+        Answer::parse(&self.bytes[self.head.clone()]).expect("the head was parsed once already, when it arrived")
+    }
+
+    /// What arrived behind the head.
+    pub fn behind_head(&self) -> &[u8] {
+        &self.bytes[self.head.end..]
+    }
+}

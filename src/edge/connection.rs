@@ -1,0 +1,163 @@
+//! The life of one client connection: a head, what becomes of it, and the next head if the connection comes back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+
+use super::head_reader::{self, Patience, Received};
+use super::refusal::{self, Client};
+use super::{Edge, plain, upgrade};
+use crate::generation::Generation;
+use crate::handshake::request::{Head, HeadError, Intent};
+use crate::limits::Slot;
+use crate::observe::event::RequestId;
+use crate::reason::Reason;
+
+/// One request of a connection.
+pub struct Arrival<'a> {
+    pub edge: &'a Edge,
+    pub generation: &'a Arc<Generation>,
+    pub id: RequestId,
+    pub client: SocketAddr,
+    /// When its head was complete.
+    pub at: Instant,
+}
+
+impl Arrival<'_> {
+    pub fn listener(&self) -> &str {
+        &self.generation.listeners[self.edge.listener].name
+    }
+}
+
+/// What a dispatched head left of the connection.
+enum Next {
+    Head(Stream),
+    Nothing,
+}
+
+pub async fn serve(edge: &Arc<Edge>, mut stream: Stream, shutdown: &ShutdownWatch) {
+    let Some(client) = peer(&stream) else { return };
+    let mut generation = edge.current.load();
+    let mut connection = generation.listeners[edge.listener].connections.take();
+    if connection.is_none() {
+        let arrival = Arrival { edge, generation: &generation, id: new_id(), client, at: Instant::now() };
+        refusal::refuse(Client::Unread(&mut stream), &arrival, None, None, Reason::LimitConnections).await;
+        return;
+    }
+    let mut patience = first_patience(edge, &generation);
+    let mut buffer = BytesMut::new();
+    loop {
+        let received = match wait_for_head(edge, &generation, &mut stream, &mut buffer, patience, shutdown).await {
+            Some(received) => received,
+            None => return,
+        };
+        generation = edge.current.load();
+        let arrival = Arrival { edge, generation: &generation, id: new_id(), client, at: Instant::now() };
+        match received {
+            Received::Gone => return,
+            Received::Refused(reason) => {
+                refusal::refuse(Client::Unread(&mut stream), &arrival, None, None, reason).await;
+                return;
+            }
+            Received::Head(length) => {
+                let bytes = std::mem::take(&mut buffer);
+                match dispatch(&arrival, stream, bytes, length, &mut connection, shutdown).await {
+                    Next::Head(back) => stream = back,
+                    Next::Nothing => return,
+                }
+            }
+        }
+        let rules = generation.listener(edge.listener);
+        patience = Patience { first_byte: rules.keepalive_timeout, whole_head: rules.header_timeout };
+    }
+}
+
+/// `None` when the gateway stops and the client is not in the middle of a head.
+async fn wait_for_head(
+    edge: &Edge,
+    generation: &Generation,
+    stream: &mut Stream,
+    buffer: &mut BytesMut,
+    patience: Patience,
+    shutdown: &ShutdownWatch,
+) -> Option<Received> {
+    let limit = generation.listener(edge.listener).header_limit;
+    let mut shutdown = shutdown.clone();
+    tokio::select! {
+        biased;
+        received = head_reader::read(stream, buffer, limit, patience) => return Some(received),
+        _ = shutdown.wait_for(|stopping| *stopping) => {}
+    }
+    if buffer.is_empty() {
+        return None;
+    }
+    Some(head_reader::read(stream, buffer, limit, patience).await)
+}
+
+async fn dispatch(
+    arrival: &Arrival<'_>,
+    mut stream: Stream,
+    bytes: BytesMut,
+    length: usize,
+    connection: &mut Option<Slot>,
+    shutdown: &ShutdownWatch,
+) -> Next {
+    let head = match Head::parse(&bytes[..length]) {
+        Ok(head) => head,
+        Err(error) => {
+            let reason = reason_of(error);
+            refusal::refuse(Client::Unread(&mut stream), arrival, None, None, reason).await;
+            return Next::Nothing;
+        }
+    };
+    let decision = arrival.generation.policy.decide(arrival.edge.listener, &head);
+    match head.intent() {
+        Intent::Upgrade => {
+            let connection =
+                connection.take().expect("a connection keeps its slot until its upgrade, which is its last");
+            upgrade::serve(arrival, stream, upgrade::Request { head, early: &bytes[length..], decision, connection })
+                .await;
+            Next::Nothing
+        }
+        Intent::Plain => match decision.verdict {
+            Ok(permit) => {
+                let ticket = plain::ticket(arrival, &head, permit);
+                drop(head);
+                plain::hand_over(arrival, stream, bytes, ticket, shutdown).await.map_or(Next::Nothing, Next::Head)
+            }
+            Err(reason) => {
+                let unread = length < bytes.len() || head.body != crate::handshake::request::Body::None;
+                let client = if unread { Client::Unread(&mut stream) } else { Client::Read(&mut stream) };
+                refusal::refuse(client, arrival, Some(&head), Some(&decision), reason).await;
+                Next::Nothing
+            }
+        },
+    }
+}
+
+fn first_patience(edge: &Edge, generation: &Generation) -> Patience {
+    let rules = generation.listener(edge.listener);
+    Patience { first_byte: rules.header_timeout, whole_head: rules.header_timeout }
+}
+
+fn reason_of(error: HeadError) -> Reason {
+    match error {
+        HeadError::TooManyFields => Reason::HeadTooLarge,
+        HeadError::Host => Reason::HostMissing,
+        HeadError::Syntax | HeadError::ContentLength | HeadError::TransferEncoding | HeadError::Target => {
+            Reason::HeadMalformed
+        }
+    }
+}
+
+fn peer(stream: &Stream) -> Option<SocketAddr> {
+    stream.get_socket_digest()?.peer_addr()?.as_inet().copied()
+}
+
+fn new_id() -> RequestId {
+    RequestId(fastrand::u64(..))
+}

@@ -1,0 +1,51 @@
+//! The `ServerApp` that owns every HTTP/1.1 connection of a listener: one head at a time, under a deadline and a cap. A head
+//! that tries to upgrade is dealt with here; any other goes to pingora-proxy with its bytes, and the connection comes back.
+
+mod bare;
+mod connection;
+mod head_reader;
+mod plain;
+mod reach;
+mod refusal;
+mod relayed;
+mod upgrade;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora::apps::ServerApp;
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+
+use crate::generation::Current;
+use crate::lifecycle::Lifecycle;
+use crate::proxy::PlainProxy;
+
+/// One listener's edge.
+pub struct Edge {
+    /// Index of the listener in the configuration.
+    listener: usize,
+    current: Arc<Current>,
+    lifecycle: Arc<Lifecycle>,
+    proxy: Arc<HttpProxy<PlainProxy>>,
+}
+
+impl Edge {
+    pub fn new(
+        listener: usize,
+        current: Arc<Current>,
+        lifecycle: Arc<Lifecycle>,
+        proxy: Arc<HttpProxy<PlainProxy>>,
+    ) -> Edge {
+        Edge { listener, current, lifecycle, proxy }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Edge {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        connection::serve(self, stream, shutdown).await;
+        None
+    }
+}

@@ -1,0 +1,59 @@
+//! Hands a plain request over to pingora-proxy, with the decision already made and all bytes read so far, and takes the
+//! connection back.
+
+use bytes::BytesMut;
+use pingora::apps::HttpServerApp;
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+
+use super::connection::Arrival;
+use crate::dial::head::Trust;
+use crate::handshake::request::Head;
+use crate::policy::Permit;
+use crate::proxy::Ticket;
+
+/// What pingora-proxy's hooks need to know of a request. They read nothing of it a second time.
+pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit) -> Ticket {
+    Ticket {
+        generation: std::sync::Arc::clone(arrival.generation),
+        permit,
+        id: arrival.id,
+        listener: arrival.edge.listener,
+        client: arrival.client,
+        trust: trust(arrival),
+        at: arrival.at,
+        method: head.method.to_owned(),
+        host: head.host.map(|host| host.authority.to_owned()),
+        path: head.path.to_owned(),
+        origin: head.text("Origin").map(str::to_owned),
+        user_agent: head.text("User-Agent").map(str::to_owned),
+        work: arrival.edge.lifecycle.work(),
+    }
+}
+
+/// Whether the listener's configuration names the peer as a proxy whose word counts.
+pub fn trust(arrival: &Arrival<'_>) -> Trust {
+    let peer = arrival.client.ip().to_canonical();
+    let proxies = &arrival.generation.listener(arrival.edge.listener).trusted_proxies;
+    if proxies.iter().any(|network| network.contains(&peer)) { Trust::Proxy } else { Trust::Client }
+}
+
+/// The connection, if it may carry another request.
+pub async fn hand_over(
+    arrival: &Arrival<'_>,
+    stream: Stream,
+    bytes: BytesMut,
+    ticket: Ticket,
+    shutdown: &ShutdownWatch,
+) -> Option<Stream> {
+    let mut session = ServerSession::new_http1(stream);
+    let keepalive = arrival.generation.listener(arrival.edge.listener).keepalive_timeout;
+    session.set_keepalive((!arrival.edge.lifecycle.is_draining()).then_some(keepalive.as_secs().max(1)));
+    session.set_pipelined_prefix(bytes);
+    session.set_connection_user_context(Some(Box::new(ticket)));
+    let back = arrival.edge.proxy.process_new_http(session, shutdown).await?;
+    // Bytes of a next request that came with this one end the connection, so the settings hold nothing to keep.
+    let (stream, _settings) = back.consume();
+    Some(stream)
+}

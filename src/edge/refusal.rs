@@ -1,0 +1,98 @@
+//! Sends the gateway's own answer, counts it, and ends the connection so that the client can read it.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::connection::Arrival;
+use crate::answer;
+use crate::handshake::request::{Head, Intent};
+use crate::observe::event::{Refused, Request};
+use crate::policy::Decision;
+use crate::reason::Reason;
+
+/// How long an answer may take to be sent, and how long the client's unread bytes are thrown away after it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// The side that is answered.
+pub enum Client<'s, S> {
+    /// All it sent was read, so closing does not reset the connection.
+    Read(&'s mut S),
+    /// Bytes may be unread. Closed with them, the kernel would reset the connection and the answer could be lost.
+    Unread(&'s mut S),
+}
+
+/// Answers, counts and logs one refused request.
+pub async fn refuse<S>(
+    client: Client<'_, S>,
+    arrival: &Arrival<'_>,
+    head: Option<&Head<'_>>,
+    decision: Option<&Decision>,
+    reason: Reason,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let versions = decision.and_then(|decision| arrival.generation.policy.advertised(decision, reason));
+    let bytes = answer::refusal(reason, versions);
+    count(arrival, head, decision, reason);
+    send(client, &bytes).await;
+}
+
+/// Sends the last bytes that a client gets.
+pub async fn send<S: AsyncRead + AsyncWrite + Unpin>(client: Client<'_, S>, bytes: &[u8]) {
+    let (stream, unread) = match client {
+        Client::Read(stream) => (stream, false),
+        Client::Unread(stream) => (stream, true),
+    };
+    let sent = timeout(ANSWER_TIMEOUT, async {
+        stream.write_all(bytes).await?;
+        stream.shutdown().await
+    });
+    if matches!(sent.await, Ok(Ok(()))) && unread {
+        linger(stream).await;
+    }
+}
+
+/// Reads and throws away until the client is done, for a while.
+async fn linger<S: AsyncRead + Unpin>(stream: &mut S) {
+    let mut rest = [0; 4096];
+    let drain = async {
+        let mut total = 0;
+        while total < LINGER_BYTES_MAX {
+            match stream.read(&mut rest).await {
+                Ok(0) | Err(_) => return,
+                Ok(length) => total += length,
+            }
+        }
+    };
+    // Time is up or not: the connection ends now.
+    let _ = timeout(LINGER, drain).await;
+}
+
+fn count(arrival: &Arrival<'_>, head: Option<&Head<'_>>, decision: Option<&Decision>, reason: Reason) {
+    let route = decision.and_then(|decision| decision.route);
+    let request = request(arrival, head, route);
+    let status = answer::status(reason);
+    let observer = arrival.edge.current.observer();
+    observer.refused(&Refused { request, reason, status, detail: None });
+}
+
+/// What the log says of a request; of one without a readable head, little.
+pub fn request<'a>(arrival: &'a Arrival<'_>, head: Option<&'a Head<'a>>, route: Option<usize>) -> Request<'a> {
+    let upgrade = head.filter(|head| head.intent() == Intent::Upgrade);
+    Request {
+        id: arrival.id,
+        listener: arrival.listener(),
+        route: route.map(|route| arrival.generation.routes[route].name.as_str()),
+        client: arrival.client,
+        method: head.map_or("-", |head| head.method),
+        host: head.and_then(|head| head.host).map(|host| host.authority),
+        path: head.map_or("-", |head| head.path),
+        origin: head.and_then(|head| head.text("Origin").or_else(|| head.text("Sec-WebSocket-Origin"))),
+        user_agent: head.and_then(|head| head.text("User-Agent")),
+        asked: upgrade.map(|head| head.asked().label()),
+    }
+}

@@ -1,0 +1,207 @@
+//! An upgrade from its head to its tunnel, readable top to bottom: decide, admit, pick, dial, verify, open. Each step that
+//! fails answers the client and ends the connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pingora::protocols::Stream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::bare::bare;
+use super::connection::Arrival;
+use super::plain::trust;
+use super::reach::{self, Reached};
+use super::refusal::{self, Client};
+use super::relayed;
+use crate::config::model::Extensions;
+use crate::dial;
+use crate::dial::head::{Offers, Origin};
+use crate::handshake::request::Head;
+use crate::handshake::response::AnswerBody;
+use crate::handshake::{Asked, Version};
+use crate::limits::Slot;
+use crate::observe::event::{Opened, Refused};
+use crate::policy::{Decision, Permit};
+use crate::reason::Reason;
+use crate::relay::{Account, Early, Held, Relay};
+use crate::tunnel::Session;
+
+/// Bytes of the third key that a version-0 client sends behind its head.
+const KEY3_BYTES: usize = 8;
+
+/// An upgrade as it arrived.
+pub struct Request<'a> {
+    pub head: Head<'a>,
+    /// What came behind the head, in the same reads.
+    pub early: &'a [u8],
+    pub decision: Decision,
+    pub connection: Slot,
+}
+
+/// An upgrade that may pass.
+struct Admitted<'a> {
+    head: Head<'a>,
+    early: Vec<u8>,
+    decision: Decision,
+    permit: Permit,
+    connection: Slot,
+    route: Slot,
+}
+
+pub async fn serve(arrival: &Arrival<'_>, mut stream: Stream, request: Request<'_>) {
+    let Request { head, early, mut decision, connection } = request;
+    tell(arrival, &head, &decision);
+    let permit = match take_verdict(arrival, &mut decision) {
+        Ok(permit) => permit,
+        Err(reason) => {
+            let client = if early.is_empty() { Client::Read(&mut stream) } else { Client::Unread(&mut stream) };
+            return refusal::refuse(client, arrival, Some(&head), Some(&decision), reason).await;
+        }
+    };
+    let Some(route) = arrival.generation.route(&permit).tunnels.take() else {
+        let client = Client::Unread(&mut stream);
+        return refusal::refuse(client, arrival, Some(&head), Some(&decision), Reason::LimitTunnels).await;
+    };
+    let mut admitted = Admitted { head, early: early.to_vec(), decision, permit, connection, route };
+    if let Err(reason) = read_key3(arrival, &mut stream, &mut admitted).await {
+        let client = Client::Unread(&mut stream);
+        return refusal::refuse(client, arrival, Some(&admitted.head), Some(&admitted.decision), reason).await;
+    }
+    match bare(stream) {
+        Ok(socket) => connect(arrival, socket, admitted).await,
+        Err(stream) => connect(arrival, stream, admitted).await,
+    }
+}
+
+/// Counts the request and what a stricter route would have refused.
+fn tell(arrival: &Arrival<'_>, head: &Head<'_>, decision: &Decision) {
+    let observer = arrival.edge.current.observer();
+    let route = decision.route.map(|route| arrival.generation.routes[route].name.as_str());
+    observer.upgrade_requested(arrival.listener(), route, head.asked().label());
+    for &reason in &decision.noted {
+        observer.would_refuse(route.unwrap_or_default(), reason);
+    }
+}
+
+fn take_verdict(arrival: &Arrival<'_>, decision: &mut Decision) -> Result<Permit, Reason> {
+    let verdict = std::mem::replace(&mut decision.verdict, Err(Reason::Draining));
+    if verdict.is_ok() && arrival.edge.lifecycle.is_draining() { Err(Reason::Draining) } else { verdict }
+}
+
+/// A version-0 handshake that is only observed goes on as one piece with its third key, which may come late.
+async fn read_key3(arrival: &Arrival<'_>, stream: &mut Stream, admitted: &mut Admitted<'_>) -> Result<(), Reason> {
+    if admitted.permit.asked() != Some(Asked::Version(Version::HIXIE_76)) {
+        return Ok(());
+    }
+    let limit = arrival.generation.listener(arrival.edge.listener).header_timeout;
+    let read = timeout(limit, async {
+        while admitted.early.len() < KEY3_BYTES {
+            if stream.read_buf(&mut admitted.early).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        io::Result::Ok(())
+    });
+    match read.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Reason::HeadMalformed),
+        Err(_) => Err(Reason::HeadTimeout),
+    }
+}
+
+async fn connect<S>(arrival: &Arrival<'_>, mut client: S, mut admitted: Admitted<'_>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let rules = arrival.generation.policy.route(admitted.permit.route()).rules();
+    let offers = match rules.handshake.extensions {
+        Extensions::Strip => Offers::Strip,
+        Extensions::Pass | Extensions::Refuse => Offers::Forward,
+    };
+    let origin = Origin { client: arrival.client, trust: trust(arrival) };
+    let mut request = dial::head::upgrade(&admitted.head, origin, offers);
+    if admitted.permit.asked() == Some(Asked::Version(Version::HIXIE_76)) {
+        request.append(&mut admitted.early);
+    }
+    let offer = reach::Offer { head: &admitted.head, request: &request, offers };
+    match reach::reach(arrival, &admitted.permit, offer, &mut admitted.decision.noted).await {
+        Ok(Reached::Switching(picked)) => open(arrival, client, admitted, picked).await,
+        Ok(Reached::Refused { reply, framing }) => relay_refusal(arrival, &mut client, &admitted, reply, framing).await,
+        Err(failure) => {
+            let client = Client::Unread(&mut client);
+            refusal::refuse(client, arrival, Some(&admitted.head), Some(&admitted.decision), failure).await;
+        }
+    }
+}
+
+/// Writes the 101 and leaves the rest to a small task of its own.
+async fn open<S>(arrival: &Arrival<'_>, mut client: S, admitted: Admitted<'_>, reached: reach::Switching)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let generation = arrival.generation;
+    let route = Arc::clone(generation.route(&admitted.permit));
+    let upstream = generation.upstream(&admitted.permit).cluster.rules();
+    let observer = Arc::clone(arrival.edge.current.observer());
+    let answer = reached.reply.answer();
+    let switching = relayed::switching(&answer);
+    if !matches!(timeout(upstream.handshake_timeout, client.write_all(&switching)).await, Ok(Ok(()))) {
+        return;
+    }
+    let opened_at = Instant::now();
+    let asked = admitted.permit.asked().map_or("missing", Asked::label);
+    let gauge = observer.opened(&Opened {
+        request: refusal::request(arrival, Some(&admitted.head), admitted.decision.route),
+        upstream: &upstream.name,
+        server: reached.server,
+        spoken: asked,
+        subprotocol: answer.text("Sec-WebSocket-Protocol"),
+        extensions: answer.text("Sec-WebSocket-Extensions"),
+        handshake: opened_at.saturating_duration_since(arrival.at),
+        would_refuse: &admitted.decision.noted,
+    });
+    let account = Account {
+        id: arrival.id,
+        opened_at,
+        observer,
+        held: Held {
+            connection: admitted.connection,
+            route: admitted.route,
+            server: reached.slot,
+            gauge,
+            alive: arrival.edge.lifecycle.work(),
+        },
+        route,
+    };
+    let early = Early { from_client: admitted.early, from_backend: reached.reply.behind_head().to_vec() };
+    let backend: TcpStream = reached.reply.stream;
+    let session = Session::new(account.route.rules, opened_at);
+    tokio::spawn(Relay::new(client, backend, early, session, account));
+}
+
+async fn relay_refusal<S: AsyncRead + AsyncWrite + Unpin>(
+    arrival: &Arrival<'_>,
+    client: &mut S,
+    admitted: &Admitted<'_>,
+    reply: dial::Reply,
+    framing: AnswerBody,
+) {
+    let answer = reply.answer();
+    let request = refusal::request(arrival, Some(&admitted.head), admitted.decision.route);
+    let (reason, status) = (Reason::BackendRefused, answer.status);
+    arrival.edge.current.observer().refused(&Refused { request, reason, status, detail: None });
+    let versions = arrival.generation.policy.route(admitted.permit.route()).versions();
+    let head = relayed::head(&answer, versions);
+    let idle = arrival.generation.upstream(&admitted.permit).cluster.rules().handshake_timeout;
+    let relayed = async {
+        client.write_all(&head).await?;
+        relayed::body(client, reply, framing, idle).await
+    };
+    match relayed.await {
+        Ok(()) => refusal::send(Client::Unread(client), b"").await,
+        Err(error) => tracing::debug!(id = %arrival.id, %error, "a backend's refusal was not relayed whole"),
+    }
+}

@@ -1,0 +1,254 @@
+//! `ProxyHttp` for plain requests: one call a phase, and what a request carries from phase to phase.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::error_resp;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::{failure, forwarded};
+use crate::answer;
+use crate::dial::head::Trust;
+use crate::generation::{Current, Generation};
+use crate::observe::event::{Answered, Request, RequestId};
+use crate::policy::Permit;
+use crate::reason::Reason;
+use crate::upstream::{Server, Tried};
+
+/// The phases.
+pub struct PlainProxy {
+    current: Arc<Current>,
+}
+
+/// What the edge knows of a request that it hands over. Texts are for the log.
+pub struct Ticket {
+    pub generation: Arc<Generation>,
+    pub permit: Permit,
+    pub id: RequestId,
+    /// Index of the listener.
+    pub listener: usize,
+    pub client: SocketAddr,
+    pub trust: Trust,
+    pub at: Instant,
+    pub method: String,
+    pub host: Option<String>,
+    pub path: String,
+    pub origin: Option<String>,
+    pub user_agent: Option<String>,
+    /// A drain waits for the request.
+    pub work: TaskTrackerToken,
+}
+
+/// One request on its way through the phases.
+#[derive(Default)]
+pub struct Context {
+    /// Set by the edge before the first phase; a request without one gets 500.
+    ticket: Option<Box<Ticket>>,
+    tried: Tried,
+    /// Position of the server that was picked last.
+    server: Option<usize>,
+}
+
+impl PlainProxy {
+    pub fn new(current: Arc<Current>) -> PlainProxy {
+        PlainProxy { current }
+    }
+}
+
+impl Context {
+    fn ticket(&self) -> Result<&Ticket> {
+        match &self.ticket {
+            Some(ticket) => Ok(ticket),
+            None => Error::e_explain(ErrorType::InternalError, "a request came to the proxy past the edge"),
+        }
+    }
+
+    fn server(&self) -> Option<&Server> {
+        let ticket = self.ticket.as_ref()?;
+        ticket.generation.upstream(&ticket.permit).cluster.servers().get(self.server?)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for PlainProxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::default()
+    }
+
+    /// Pingora's way to hand something to a request of an HTTP/1.1 connection: here, from the edge.
+    fn on_connection_reuse(&self, _: &mut Session, context: &mut Context, ticket: Box<dyn Any + Send + Sync>) {
+        context.ticket = ticket.downcast().ok();
+    }
+
+    /// Upgrade tokens that are not `websocket` end here, so that Pingora sees no upgrade on either side.
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        context.ticket()?;
+        session.req_header_mut().remove_header("Upgrade");
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        let mut tried = std::mem::take(&mut context.tried);
+        let ticket = context.ticket()?;
+        let cluster = &ticket.generation.upstream(&ticket.permit).cluster;
+        let picked = cluster.pick_for_request(&ticket.permit, &mut tried, Instant::now());
+        let (index, server) = picked.or_else(|_| Error::e_explain(ErrorType::HTTPStatus(503), "no server is left"))?;
+        let mut peer = HttpPeer::new(server.address(), false, String::new());
+        let rules = cluster.rules();
+        peer.options.connection_timeout = Some(rules.connect_timeout);
+        peer.options.total_connection_timeout = Some(rules.connect_timeout);
+        peer.options.read_timeout = Some(rules.response_timeout);
+        peer.options.write_timeout = Some(rules.response_timeout);
+        peer.options.idle_timeout = Some(IDLE_BACKEND_CONNECTION);
+        context.tried = tried;
+        context.server = Some(index);
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        header: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        let ticket = context.ticket()?;
+        header.remove_header("Upgrade");
+        forwarded::set(header, ticket.client, ticket.host.as_deref(), ticket.trust)
+    }
+
+    /// A 101 to a request that asked for none would turn the connection into a tunnel that nobody decided on.
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        header: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        if header.status.as_u16() == 101 {
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "101 to a request that is no upgrade");
+        }
+        if let (Some(server), Ok(ticket)) = (context.server, context.ticket()) {
+            ticket.generation.upstream(&ticket.permit).reached(server);
+        }
+        Ok(())
+    }
+
+    /// Nothing was sent yet, so the next server may be asked.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        self.count_failure(context, &error);
+        let tries =
+            context.ticket().map_or(0, |ticket| ticket.generation.upstream(&ticket.permit).cluster.rules().tries);
+        error.set_retry(context.tried.count() < tries);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let reason = failure::reason(error);
+        if session.response_written().is_none()
+            && let Some(reason) = reason
+        {
+            if !matches!(error.etype(), ErrorType::HTTPStatus(_)) && !failure::is_of_connecting(error) {
+                self.count_failure(context, error);
+            }
+            respond(session, reason).await;
+        }
+        FailToProxy { error_code: reason.map_or(0, answer::status), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        let Ok(ticket) = context.ticket() else { return };
+        if let Some(error) = error {
+            tracing::debug!(id = %ticket.id, %error, "plain request failed");
+        }
+        self.current.observer().answered(&Answered {
+            request: ticket.request(),
+            status: session.response_written().map_or(0, |header| header.status.as_u16()),
+            server: context.server().map(Server::address),
+            bytes: session.body_bytes_sent() as u64,
+            duration: ticket.at.elapsed(),
+        });
+    }
+
+    /// They are told by [`PlainProxy::logging`], at debug: a client that leaves is nobody's error.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+/// How long an unused connection to a backend is kept for the next request.
+const IDLE_BACKEND_CONNECTION: Duration = Duration::from_secs(60);
+
+impl PlainProxy {
+    fn count_failure(&self, context: &Context, error: &Error) {
+        let (Some(server), Ok(ticket), Some(reason)) = (context.server, context.ticket(), failure::reason(error))
+        else {
+            return;
+        };
+        let upstream = ticket.generation.upstream(&ticket.permit);
+        if failure::is_of_connecting(error) {
+            upstream.not_reached(server, reason, Instant::now());
+        } else {
+            upstream.answered_wrong(server, reason);
+        }
+    }
+}
+
+impl Ticket {
+    fn request(&self) -> Request<'_> {
+        Request {
+            id: self.id,
+            listener: &self.generation.listeners[self.listener].name,
+            route: Some(&self.generation.route(&self.permit).name),
+            client: self.client,
+            method: &self.method,
+            host: self.host.as_deref(),
+            path: &self.path,
+            origin: self.origin.as_deref(),
+            user_agent: self.user_agent.as_deref(),
+            asked: None,
+        }
+    }
+}
+
+/// The same answer that an upgrade gets for this reason, through Pingora's writer.
+async fn respond(session: &mut Session, reason: Reason) {
+    let (status, body) = answer::parts(reason);
+    let mut header = error_resp::gen_error_response(status);
+    let built = header
+        .insert_header("Content-Type", "text/plain; charset=utf-8")
+        .and_then(|()| header.insert_header("Cache-Control", "no-store"))
+        .and_then(|()| header.insert_header("Content-Length", body.len().to_string()))
+        .and_then(|()| header.remove_header("Server").map_or(Ok(()), |_| Ok(())));
+    let retry = if reason.is_temporary() {
+        header.insert_header("Retry-After", answer::RETRY_AFTER_S.to_string())
+    } else {
+        Ok(())
+    };
+    session.set_keepalive(None);
+    let sent = match built.and(retry) {
+        Ok(()) => session.write_error_response(header, Bytes::from(body)).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = sent {
+        tracing::debug!(%error, "an answer was not sent");
+    }
+}

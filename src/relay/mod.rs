@@ -1,0 +1,143 @@
+//! The data path after the 101: reads from one side, tells the session, writes to the other. It decides nothing; it does
+//! not know what a frame is, and knows neither routes nor configuration.
+//!
+//! A tunnel that waits holds no buffer. All reads of a thread go into one scratch buffer, and what a peer does not take at
+//! once is copied into a spill of its own. While a direction has a spill it does not read, which bounds it at one scratch
+//! buffer, and leaves the other direction alone.
+
+mod account;
+mod flow;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Sleep, sleep_until};
+
+use crate::tunnel::{Session, Side};
+pub use account::{Account, Held};
+use flow::{Flow, Step};
+
+/// One tunnel: a future that ends with it.
+pub struct Relay<C, B> {
+    client: C,
+    backend: B,
+    to_backend: Flow,
+    to_client: Flow,
+    session: Session,
+    account: Account,
+    /// `None` when the session has no deadline. It is set to the session's deadline when it fires, not at every byte.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<C, B> Relay<C, B>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    /// `early` is what each side sent before the tunnel stood; it is delivered first.
+    pub fn new(client: C, backend: B, early: Early, mut session: Session, account: Account) -> Relay<C, B> {
+        let now = now();
+        for (side, bytes) in [(Side::Client, &early.from_client), (Side::Backend, &early.from_backend)] {
+            if !bytes.is_empty() {
+                session.handle_bytes(side, bytes, now);
+                account.moved(side, bytes.len());
+            }
+        }
+        let timer = session.poll_deadline().map(|deadline| Box::pin(sleep_until(deadline.into())));
+        Relay {
+            client,
+            backend,
+            to_backend: Flow::with_spill(early.from_client),
+            to_client: Flow::with_spill(early.from_backend),
+            session,
+            account,
+            timer,
+        }
+    }
+}
+
+/// The runtime's clock, which a test can set.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Bytes that arrived before the tunnel stood.
+#[derive(Debug, Default)]
+pub struct Early {
+    pub from_client: Vec<u8>,
+    pub from_backend: Vec<u8>,
+}
+
+impl<C, B> Future for Relay<C, B>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Relay { client, backend, to_backend, to_client, session, account, timer } = self.get_mut();
+        pump(Side::Client, to_backend, client, backend, cx, session, account);
+        pump(Side::Backend, to_client, backend, client, cx, session, account);
+        if session.ended().is_none()
+            && let Some(timer) = timer
+        {
+            while timer.as_mut().poll(cx).is_ready() {
+                session.handle_time(now());
+                match session.poll_deadline() {
+                    Some(deadline) if session.ended().is_none() => timer.as_mut().reset(deadline.into()),
+                    Some(_) | None => break,
+                }
+            }
+        }
+        match session.ended() {
+            Some(reason) => {
+                account.ended(session, reason, now());
+                Poll::Ready(())
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Moves what one side sent towards the other until one of them has to be waited for.
+fn pump<R, W>(
+    from: Side,
+    flow: &mut Flow,
+    reader: &mut R,
+    writer: &mut W,
+    cx: &mut Context<'_>,
+    session: &mut Session,
+    account: &mut Account,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let to = match from {
+        Side::Client => Side::Backend,
+        Side::Backend => Side::Client,
+    };
+    flow::with_scratch(|scratch| {
+        while session.ended().is_none() {
+            match flow.step(reader, writer, cx, scratch, |bytes| {
+                session.handle_bytes(from, bytes, now());
+                account.moved(from, bytes.len());
+            }) {
+                Step::Moved => {}
+                Step::Waiting => return,
+                Step::Finished => {
+                    session.handle_end(from);
+                    return;
+                }
+                Step::ReaderLost => session.handle_lost(from),
+                Step::WriterLost => session.handle_lost(to),
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests;

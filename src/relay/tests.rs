@@ -1,0 +1,187 @@
+//! The relay over in-memory streams: what passes, what waits, how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::config::model::AccessLog as Target;
+use crate::generation::RouteHandle;
+use crate::lifecycle::Lifecycle;
+use crate::limits::Slots;
+use crate::observe::event::{Opened, Request, RequestId};
+use crate::observe::{AccessLog, Metrics, Observer};
+use crate::tunnel::Rules;
+use crate::upstream::TunnelSlot;
+
+/// A tunnel between two in-memory pipes, and the metrics it counts in.
+struct Bench {
+    client: DuplexStream,
+    backend: DuplexStream,
+    relay: JoinHandle<()>,
+    observer: Arc<Observer>,
+    slots: Slots,
+}
+
+impl Bench {
+    fn new(early: Early, idle_timeout: Option<Duration>) -> Bench {
+        let metrics = Arc::new(Metrics::new());
+        let log = AccessLog::open(&Target::Off, metrics.access_log_dropped.clone()).unwrap();
+        let observer = Arc::new(Observer::new(Arc::clone(&metrics), log));
+        let rules = Rules { idle_timeout };
+        let slots = Slots::new(None);
+        let route = RouteHandle { name: "r".to_owned(), tunnels: slots.clone(), rules, metrics: metrics.route("r") };
+        let now = now();
+        let account = Account {
+            id: RequestId(1),
+            opened_at: now,
+            route: Arc::new(route),
+            observer: Arc::clone(&observer),
+            held: Held {
+                connection: slots.take().unwrap(),
+                route: slots.take().unwrap(),
+                server: TunnelSlot::of(&slots),
+                gauge: observer.opened(&opened()),
+                alive: Lifecycle::default().work(),
+            },
+        };
+        let (client, near_client) = duplex(1024);
+        let (backend, near_backend) = duplex(1024);
+        let relay = Relay::new(near_client, near_backend, early, Session::new(rules, now), account);
+        Bench { client, backend, relay: tokio::spawn(relay), observer, slots }
+    }
+
+    fn count(&self, line: &str) -> bool {
+        let (_, text) = crate::observe::exposition::render(self.observer.metrics(), None);
+        String::from_utf8(text).unwrap().lines().any(|found| found == line)
+    }
+
+    /// Waits for the end and checks who is said to have begun it, and that everything was given back.
+    async fn ends(self, by: &str) {
+        let Bench { relay, observer, slots, .. } = self;
+        relay.await.unwrap();
+        let (_, text) = crate::observe::exposition::render(observer.metrics(), None);
+        let text = String::from_utf8(text).unwrap();
+        let line = format!("wsgate_tunnel_closes_total{{by=\"{by}\",code=\"none\",route=\"r\"}} 1");
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        assert!(text.contains("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"} 0"), "{text}");
+        assert_eq!(slots.used(), 0);
+    }
+}
+
+fn opened() -> Opened<'static> {
+    let client = "192.0.2.1:1".parse().unwrap();
+    let request = Request {
+        id: RequestId(1),
+        listener: "l",
+        route: Some("r"),
+        client,
+        method: "GET",
+        host: None,
+        path: "/",
+        origin: None,
+        user_agent: None,
+        asked: Some("13"),
+    };
+    Opened {
+        request,
+        upstream: "u",
+        server: client,
+        spoken: "13",
+        subprotocol: None,
+        extensions: None,
+        handshake: Duration::ZERO,
+        would_refuse: &[],
+    }
+}
+
+async fn read(stream: &mut DuplexStream, expected: &[u8]) {
+    let mut bytes = vec![0; expected.len()];
+    stream.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(bytes, expected);
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_and_are_counted_while_it_lives() {
+    let mut bench = Bench::new(Early::default(), None);
+    bench.client.write_all(b"question").await.unwrap();
+    read(&mut bench.backend, b"question").await;
+    bench.backend.write_all(b"answer").await.unwrap();
+    read(&mut bench.client, b"answer").await;
+    assert!(bench.count("wsgate_tunnel_bytes_total{direction=\"to_backend\",route=\"r\"} 8"));
+    assert!(bench.count("wsgate_tunnel_bytes_total{direction=\"to_client\",route=\"r\"} 6"));
+}
+
+#[tokio::test]
+async fn early_bytes_of_both_sides_come_first() {
+    let early = Early { from_client: b"early ".to_vec(), from_backend: b"first ".to_vec() };
+    let mut bench = Bench::new(early, None);
+    bench.client.write_all(b"late").await.unwrap();
+    bench.backend.write_all(b"second").await.unwrap();
+    read(&mut bench.backend, b"early late").await;
+    read(&mut bench.client, b"first second").await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_can_still_send() {
+    let mut bench = Bench::new(Early::default(), None);
+    let flood = vec![7; 1 << 20];
+    let (mut from_backend, mut to_backend) = tokio::io::split(bench.backend);
+    let flooding = tokio::spawn(async move {
+        to_backend.write_all(&flood).await.unwrap();
+        to_backend
+    });
+    bench.client.write_all(b"STOP").await.unwrap();
+    let mut stop = [0; 4];
+    from_backend.read_exact(&mut stop).await.unwrap();
+    assert_eq!(&stop, b"STOP");
+    let mut flooded = vec![0; 1 << 20];
+    bench.client.read_exact(&mut flooded).await.unwrap();
+    assert!(flooded.iter().all(|&byte| byte == 7));
+    flooding.await.unwrap();
+}
+
+#[tokio::test]
+async fn late_data_after_a_half_close_arrives() {
+    let mut bench = Bench::new(Early::default(), None);
+    bench.client.write_all(b"last words").await.unwrap();
+    bench.client.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    bench.backend.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"last words");
+    bench.backend.write_all(b"late answer").await.unwrap();
+    bench.backend.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    bench.client.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"late answer");
+    bench.ends("client").await;
+}
+
+#[tokio::test]
+async fn the_side_that_finishes_first_is_named() {
+    let mut bench = Bench::new(Early::default(), None);
+    bench.backend.shutdown().await.unwrap();
+    let mut nothing = Vec::new();
+    bench.client.read_to_end(&mut nothing).await.unwrap();
+    bench.client.shutdown().await.unwrap();
+    bench.ends("backend").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_still_tunnel_ends_at_its_idle_timeout_and_a_busy_one_does_not() {
+    let idle = Duration::from_secs(60);
+    let mut bench = Bench::new(Early::default(), Some(idle));
+    for _ in 0..3 {
+        tokio::time::sleep(idle * 2 / 3).await;
+        bench.client.write_all(b"x").await.unwrap();
+        read(&mut bench.backend, b"x").await;
+        assert!(!bench.relay.is_finished());
+    }
+    let still_since = tokio::time::Instant::now();
+    (&mut bench.relay).await.unwrap();
+    assert_eq!(still_since.elapsed(), idle);
+    assert!(bench.count("wsgate_tunnel_closes_total{by=\"gateway\",code=\"none\",route=\"r\"} 1"));
+    assert_eq!(bench.slots.used(), 0);
+}
