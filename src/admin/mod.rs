@@ -1,0 +1,87 @@
+//! The admin listener: `/metrics`, `/healthz`, `/readyz`, `/status`. It only reads; nothing that is asked here changes what
+//! the gateway does.
+
+mod status;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use http::{Method, Response, StatusCode, header};
+use pingora::apps::http_app::ServeHttp;
+use pingora::protocols::http::ServerSession;
+
+use crate::generation::Current;
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::observe::exposition;
+
+/// What the admin listener serves.
+pub struct Admin {
+    current: Arc<Current>,
+    lifecycle: Arc<Lifecycle>,
+    started: Instant,
+}
+
+impl Admin {
+    pub fn new(current: Arc<Current>, lifecycle: Arc<Lifecycle>, started: Instant) -> Admin {
+        Admin { current, lifecycle, started }
+    }
+
+    fn metrics(&self, accept: Option<&str>) -> Response<Vec<u8>> {
+        self.current.load().mirror_gauges(Instant::now());
+        let metrics = self.current.observer().metrics();
+        let draining = self.lifecycle.phase() == Phase::Draining;
+        metrics.drain_remaining.set(if draining { self.lifecycle.open() as i64 } else { 0 });
+        let (content_type, body) = exposition::render(metrics, accept);
+        response(StatusCode::OK, content_type, body)
+    }
+
+    fn ready(&self) -> Response<Vec<u8>> {
+        let phase = self.lifecycle.phase();
+        let status = match phase {
+            Phase::Ready => StatusCode::OK,
+            Phase::Starting | Phase::Draining | Phase::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        text(status, phase.as_str())
+    }
+
+    fn status(&self) -> Response<Vec<u8>> {
+        let status = status::status(&self.current.load(), &self.lifecycle, self.started, Instant::now());
+        let mut body = serde_json::to_vec_pretty(&status).unwrap_or_default();
+        body.push(b'\n');
+        response(StatusCode::OK, "application/json", body)
+    }
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let request = session.req_header();
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+        }
+        let accept = request.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        match request.uri.path() {
+            "/metrics" => self.metrics(accept),
+            "/healthz" => text(StatusCode::OK, "ok"),
+            "/readyz" => self.ready(),
+            "/status" => self.status(),
+            "/" => text(StatusCode::OK, "wsgate: /metrics /healthz /readyz /status"),
+            _ => text(StatusCode::NOT_FOUND, "not found"),
+        }
+    }
+}
+
+fn text(status: StatusCode, line: &str) -> Response<Vec<u8>> {
+    response(status, "text/plain; charset=utf-8", format!("{line}\n").into_bytes())
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, content_type)
+        .header(header::CONTENT_LENGTH, body.len())
+        .header(header::CACHE_CONTROL, "no-store")
+        .body(body)
+        .expect("names and values are constants or numbers")
+}

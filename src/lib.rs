@@ -1,0 +1,24 @@
+//! wsgate: a gateway that enforces which versions of the WebSocket protocol may pass. The parts in reading order, which is
+//! also the order of the layers: a part uses only what stands above it.
+
+// Pure: bytes, values and time are arguments.
+pub mod answer;
+pub mod config;
+pub mod generation;
+pub mod handshake;
+pub mod limits;
+pub mod observe;
+pub mod policy;
+pub mod reason;
+pub mod tunnel;
+pub mod upstream;
+
+// I/O: thin, named for what it talks to.
+pub mod admin;
+pub mod cli;
+pub mod dial;
+pub mod edge;
+pub mod lifecycle;
+pub mod proxy;
+pub mod relay;
+pub mod server;
