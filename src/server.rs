@@ -25,7 +25,7 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::edge::Edge;
 use crate::generation::{Current, Lasting};
-use crate::lifecycle::{Lifecycle, Phase, Signals};
+use crate::lifecycle::{Lifecycle, Signals};
 use crate::observe::{AccessLog, Metrics, Observer};
 use crate::proxy::PlainProxy;
 
@@ -64,8 +64,6 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     server.bootstrap();
     add_services(&mut server, sockets, &current, &lifecycle, started);
     let signals = Signals::new(Arc::clone(&lifecycle), current);
-    lifecycle.enter(Phase::Ready);
-    info!("ready");
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     observer.access_log().close();
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-pub use signals::{Signals, Urgency};
+pub use signals::Signals;
 
 /// ```text
 ///   Starting ──listeners are bound──► Ready ──SIGTERM──► Draining ──last tunnel gone, or timeout──► Stopped

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -16,17 +15,12 @@ use crate::generation::Current;
 pub struct Signals {
     lifecycle: Arc<Lifecycle>,
     current: Arc<Current>,
-    /// Set once, by the one call of `recv`.
-    urgency: Arc<Mutex<Urgency>>,
 }
 
-/// How the process ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Urgency {
-    /// After a drain, complete or not.
-    #[default]
-    Drained,
-    /// At once, because the operator asked twice or with SIGINT.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    AfterDrain,
     AtOnce,
 }
 
@@ -52,20 +46,15 @@ impl Streams {
 
 impl Signals {
     pub fn new(lifecycle: Arc<Lifecycle>, current: Arc<Current>) -> Signals {
-        Signals { lifecycle, current, urgency: Arc::default() }
+        Signals { lifecycle, current }
     }
 
-    /// Tells, after Pingora has returned, how it came to that.
-    pub fn urgency(&self) -> Arc<Mutex<Urgency>> {
-        Arc::clone(&self.urgency)
-    }
-
-    /// Serves until the first signal that ends the process. Returns whether it may drain.
-    async fn until_told_to_end(&self, streams: &mut Streams) -> Urgency {
+    /// Serves until the first signal that ends the process. Returns how.
+    async fn until_told_to_end(&self, streams: &mut Streams) -> Ending {
         loop {
             tokio::select! {
-                _ = streams.terminate.recv() => return Urgency::Drained,
-                _ = streams.interrupt.recv() => return Urgency::AtOnce,
+                _ = streams.terminate.recv() => return Ending::AfterDrain,
+                _ = streams.interrupt.recv() => return Ending::AtOnce,
                 _ = streams.reopen.recv() => match self.current.observer().reopen_log() {
                     Ok(()) => info!("access log reopened"),
                     Err(error) => tracing::error!(%error, "access log cannot be reopened"),
@@ -76,7 +65,8 @@ impl Signals {
         }
     }
 
-    async fn drain(&self, streams: &mut Streams) -> Urgency {
+    /// Until the drain is over, or a second signal cuts it short.
+    async fn drain(&self, streams: &mut Streams) {
         let drain = self.current.load().config.gateway.drain;
         info!(open = self.lifecycle.open(), "draining");
         tokio::select! {
@@ -85,10 +75,9 @@ impl Signals {
                     Drained::Empty => info!("drained"),
                     Drained::TimedOut { left } => warn!(left, "drain timed out"),
                 }
-                Urgency::Drained
             }
-            _ = streams.terminate.recv() => Urgency::AtOnce,
-            _ = streams.interrupt.recv() => Urgency::AtOnce,
+            _ = streams.terminate.recv() => warn!(left = self.lifecycle.open(), "drain cut short"),
+            _ = streams.interrupt.recv() => warn!(left = self.lifecycle.open(), "drain cut short"),
         }
     }
 }
@@ -98,12 +87,14 @@ impl ShutdownSignalWatch for Signals {
     /// The drain is done here, so that what is left for Pingora is to go: its own way sleeps for a fixed time.
     async fn recv(&self) -> ShutdownSignal {
         let mut streams = Streams::listen().expect("a process may always listen for its own signals");
-        let mut urgency = self.until_told_to_end(&mut streams).await;
-        if urgency == Urgency::Drained {
-            urgency = self.drain(&mut streams).await;
+        // Only now does a signal reach us rather than the default that kills.
+        self.lifecycle.enter(Phase::Ready);
+        info!("ready");
+        match self.until_told_to_end(&mut streams).await {
+            Ending::AfterDrain => self.drain(&mut streams).await,
+            Ending::AtOnce => {}
         }
         self.lifecycle.enter(Phase::Stopped);
-        *self.urgency.lock() = urgency;
         info!("stopped");
         ShutdownSignal::FastShutdown
     }
