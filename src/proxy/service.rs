@@ -136,6 +136,7 @@ impl ProxyHttp for PlainProxy {
         if header.status.as_u16() == 101 {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "101 to a request that is no upgrade");
         }
+        header.remove_header("Keep-Alive");
         if let (Some(server), Ok(ticket)) = (context.server, context.ticket()) {
             ticket.generation.upstream(&ticket.permit).reached(server);
         }

@@ -16,6 +16,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 
+use crate::reason::Reason;
 use crate::tunnel::{Session, Side};
 pub use account::{Account, Held};
 use flow::{Flow, Step};
@@ -99,6 +100,15 @@ where
                 Poll::Ready(())
             }
             None => Poll::Pending,
+        }
+    }
+}
+
+/// A task that is dropped before its tunnel ended: the process goes.
+impl<C, B> Drop for Relay<C, B> {
+    fn drop(&mut self) {
+        if self.session.ended().is_none() {
+            self.account.ended(&self.session, Reason::DrainTimeout, now());
         }
     }
 }
