@@ -1,6 +1,6 @@
 //! Diagnostics on standard error through `tracing`, Pingora's own lines included. The access log is another thing.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -23,7 +23,9 @@ pub fn start(log: &Log) {
     let pingora = level.min(if level >= LevelFilter::DEBUG { level } else { LevelFilter::WARN });
     let filter = Targets::new().with_default(pingora).with_target("wsgate", level);
     let layer = match log.format {
-        LogFormat::Text => fmt::layer().with_writer(io::stderr).with_target(false).boxed(),
+        LogFormat::Text => {
+            fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false).boxed()
+        }
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
     };
     // Either fails only when a subscriber is set already, which then goes on to serve.

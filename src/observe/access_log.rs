@@ -347,15 +347,15 @@ mod tests {
         log.on.store(true, Ordering::Relaxed);
         // Nobody reads the pipe, so the writer blocks once the pipe is full.
         let line = [b'x'; 1_023].into_iter().chain(*b"\n").collect::<Vec<u8>>();
-        let written = 4 * LINES_MAX;
+        let written = 4 * LINES_MAX as u64;
         for _ in 0..written {
             log.write(|| line.clone());
         }
-        let dropped = log.shared.dropped.get() as usize;
-        assert!(dropped >= LINES_MAX, "dropped {dropped}");
+        let dropped = log.shared.dropped.get();
+        assert!(dropped >= LINES_MAX as u64, "dropped {dropped}");
         let read = thread::spawn(move || {
             let mut text = Vec::new();
-            reader.read_to_end(&mut text).map(|_| text.len() / 1_024)
+            reader.read_to_end(&mut text).map(|_| text.len() as u64 / 1_024)
         });
         log.close();
         drop(log);

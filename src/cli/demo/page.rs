@@ -49,8 +49,8 @@ impl Page {
 impl ServeHttp for Page {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let request = session.req_header();
-        if request.method != Method::GET {
-            return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
         }
         match request.uri.path() {
             "/" => response(StatusCode::OK, "text/html; charset=utf-8", self.html.clone()),
