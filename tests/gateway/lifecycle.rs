@@ -1,0 +1,142 @@
+//! Signals: how the gateway goes away, and what it does not do on the way.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::backend::{Backend, route_to};
+use crate::harness::{Gateway, finish, read_exactly, read_to_end, status, upgrade};
+
+const PATIENT: &str = "[gateway.drain]\ndelay = '300ms'\nspread = '0s'\ntimeout = '20s'";
+
+#[test]
+fn a_drain_fails_readiness_first_then_stops_accepting_and_ends_with_the_last_tunnel() {
+    let backend = Backend::echo();
+    let mut gateway = Gateway::start_with(PATIENT, "", &route_to(&[backend.address()], "", ""));
+    assert_eq!(gateway.admin("/readyz", "").0, 200);
+    let (mut stream, _) = gateway.open();
+    gateway.signal(Signal::TERM);
+    gateway.wait_for_log(|line| line["message"] == "draining");
+    assert_eq!(gateway.admin("/readyz", "").0, 503);
+    assert_eq!(gateway.admin("/healthz", "").0, 200);
+    let answer = gateway.ask(upgrade(""));
+    assert_eq!(status(&answer), 503, "{answer}");
+    assert!(answer.contains("Retry-After: "), "{answer}");
+    wait_until_refused(&gateway);
+    stream.write_all(b"still here").unwrap();
+    read_exactly(&mut stream, b"still here");
+    assert!((gateway.metric("wsgate_drain_remaining") - 1.0).abs() < f64::EPSILON);
+    let last = Instant::now();
+    finish(&stream);
+    assert_eq!(gateway.wait(), 0);
+    assert!(last.elapsed() < Duration::from_secs(5), "it waits for nothing after the last tunnel");
+}
+
+fn wait_until_refused(gateway: &Gateway) {
+    let until = Instant::now() + crate::harness::PATIENCE;
+    while TcpStream::connect(gateway.address()).is_ok() {
+        assert!(Instant::now() < until, "the listener stays open");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn an_idle_gateway_is_gone_at_once() {
+    let backend = Backend::echo();
+    let mut gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    // A connection that waits for its next request does not hold it up.
+    let idle = gateway.connect();
+    let start = Instant::now();
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait(), 0);
+    assert!(start.elapsed() < Duration::from_secs(3));
+    drop(idle);
+}
+
+#[test]
+fn a_drain_ends_at_its_timeout() {
+    let backend = Backend::echo();
+    let drain = "[gateway.drain]\nspread = '0s'\ntimeout = '300ms'";
+    let mut gateway = Gateway::start_with(drain, "", &route_to(&[backend.address()], "", ""));
+    let (mut stream, _) = gateway.open();
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait(), 0);
+    assert_eq!(read_to_end(&mut stream), "");
+    gateway.wait_for_log(|line| line["message"] == "drain timed out" && line["left"] == 1);
+    gateway.wait_for_access(|line| line["event"] == "closed" && line["reason"] == "drain-timeout");
+}
+
+#[test]
+fn a_second_signal_and_an_interrupt_end_at_once() {
+    for signals in [[Signal::TERM, Signal::TERM], [Signal::TERM, Signal::INT]] {
+        let backend = Backend::echo();
+        let mut gateway = Gateway::start_with(PATIENT, "", &route_to(&[backend.address()], "", ""));
+        let _tunnel = gateway.open();
+        gateway.signal(signals[0]);
+        gateway.wait_for_log(|line| line["message"] == "draining");
+        gateway.signal(signals[1]);
+        let start = Instant::now();
+        gateway.wait();
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+    let backend = Backend::echo();
+    let mut gateway = Gateway::start_with(PATIENT, "", &route_to(&[backend.address()], "", ""));
+    let _tunnel = gateway.open();
+    gateway.signal(Signal::INT);
+    gateway.wait();
+}
+
+#[test]
+fn a_plain_request_in_flight_finishes() {
+    let slow = Backend::start(|mut served| {
+        served.head();
+        std::thread::sleep(Duration::from_millis(700));
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
+    });
+    let mut gateway = Gateway::start(&route_to(&[slow.address()], "", ""));
+    let mut stream = gateway.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let until = Instant::now() + crate::harness::PATIENCE;
+    while slow.connections() == 0 {
+        assert!(Instant::now() < until, "the request does not reach the backend");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    gateway.signal(Signal::TERM);
+    let answer = read_to_end(&mut stream);
+    assert!(answer.ends_with("late"), "{answer}");
+    assert_eq!(gateway.wait(), 0);
+}
+
+#[test]
+fn signals_of_later_releases_change_nothing() {
+    let backend = Backend::echo();
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    gateway.signal(Signal::HUP);
+    gateway.wait_for_log(|line| line["message"].as_str().is_some_and(|text| text.starts_with("SIGHUP ignored")));
+    gateway.signal(Signal::QUIT);
+    gateway.wait_for_log(|line| line["message"].as_str().is_some_and(|text| text.starts_with("SIGQUIT ignored")));
+    gateway.signal(Signal::USR1);
+    gateway.wait_for_log(|line| line["message"] == "access log reopened");
+    drop(gateway.open());
+}
+
+#[test]
+fn a_taken_address_is_an_error_with_a_name() {
+    let backend = Backend::echo();
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("taken.toml");
+    let text = format!(
+        "[admin]\nlisten = 'off'\n[[listener]]\nname = 'public'\nlisten = '{}'\n{}\n",
+        gateway.address(),
+        route_to(&[backend.address()], "", "")
+    );
+    std::fs::write(&path, text).unwrap();
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_wsgate")).args(["run", "-c"]).arg(&path).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains(&gateway.address().to_string()) && said.contains("`public`"), "{said}");
+}

@@ -1,0 +1,14 @@
+//! The gateway as a process, seen from both sides: real sockets, scripted backends, nothing of its inside.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+mod admin;
+mod backend;
+mod backends;
+mod command_line;
+mod edge;
+mod harness;
+mod lifecycle;
+mod plain;
+mod refusals;
+mod rust_client;
+mod tunnels;
