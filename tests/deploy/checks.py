@@ -389,7 +389,8 @@ def build_inputs(problems, copied):
     manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
     for kind in ("test", "bench", "example"):
         for entry in manifest.get(kind, []):
-            problems.add(f"Cargo.toml declares [[{kind}]] `{entry['name']}`; cargo would not build without its file")
+            path = entry.get("path", f"tests/{entry['name']}.rs")
+            problems.expect(inside(path), f"Cargo.toml names {path}; cargo would not build without it, and no COPY brings it")
     for member in manifest.get("workspace", {}).get("members", []):
         problems.expect(inside(member), f"the workspace member `{member}` is not copied")
     sources = sorted((ROOT / "src").rglob("*.rs"))
