@@ -9,10 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::apps::ServerApp;
 use pingora::apps::http_app::HttpServer;
-use pingora::listeners::ListenerConfig;
-use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora::services::Service as PingoraService;
@@ -95,13 +92,15 @@ fn add_services(
     let proxy = Arc::new(http_proxy(&conf, PlainProxy::new(Arc::clone(current))));
     for (index, socket) in sockets.listeners.into_iter().enumerate() {
         let edge = Edge::new(index, Arc::clone(current), Arc::clone(lifecycle), Arc::clone(&proxy));
-        server.add_service(Listening::new(edge, socket, Some(lifecycle.watch_accepting())));
+        server.add_service(EdgeService {
+            edge: Arc::new(edge),
+            bound: Some(socket),
+            accepting: lifecycle.watch_accepting(),
+        });
     }
     if let Some(socket) = sockets.admin {
         let admin = Admin::new(Arc::clone(current), Arc::clone(lifecycle), started);
-        let mut service = Listening::new(HttpServer::new_app(admin), socket, None);
-        service.inner.threads = Some(1);
-        server.add_service(service);
+        server.add_service(AdminService::new(admin, socket));
     }
 }
 
@@ -144,48 +143,66 @@ impl Bound {
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it, which saves a call for each.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// A Pingora listening service on a socket of ours, which stops accepting when we say so rather than when Pingora does.
-struct Listening<A> {
-    inner: Service<A>,
-    name: String,
+/// A listener's edge as a Pingora service. It stops accepting when the drain says so, not when Pingora does.
+struct EdgeService {
+    edge: Arc<Edge>,
+    /// Taken when the service starts.
+    bound: Option<Bound>,
+    accepting: ShutdownWatch,
+}
+
+#[async_trait]
+impl PingoraService for EdgeService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        let Some(bound) = self.bound.take() else { return };
+        match tokio::net::TcpListener::from_std(bound.socket) {
+            Ok(listener) => Arc::clone(&self.edge).accept(listener, self.accepting.clone()).await,
+            Err(error) => error!(listener = bound.name, %error, "cannot serve"),
+        }
+    }
+
+    fn name(&self) -> &str {
+        "edge"
+    }
+}
+
+/// The admin listener: an ordinary Pingora HTTP service on a socket of ours.
+struct AdminService {
+    inner: Service<HttpServer<Admin>>,
     address: SocketAddr,
     /// Taken when the service starts.
     socket: Option<TcpListener>,
-    accepting: Option<ShutdownWatch>,
 }
 
-impl<A> Listening<A> {
-    fn new(app: A, bound: Bound, accepting: Option<ShutdownWatch>) -> Listening<A> {
-        let mut inner = Service::new(bound.name.clone(), app);
-        let endpoint = ListenerConfig::tcp(bound.address.to_string()).l4_buffer(L4BufferSettings::unbuffered());
-        inner.add_listener(endpoint);
-        Listening { inner, name: bound.name, address: bound.address, socket: Some(bound.socket), accepting }
+impl AdminService {
+    fn new(admin: Admin, bound: Bound) -> AdminService {
+        let mut inner = Service::new(bound.name, HttpServer::new_app(admin));
+        inner.add_tcp(&bound.address.to_string());
+        AdminService { inner, address: bound.address, socket: Some(bound.socket) }
     }
 }
 
 #[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> PingoraService for Listening<A> {
+impl PingoraService for AdminService {
     async fn start_service(&mut self, _: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
-        let Some(socket) = self.socket.take() else {
-            error!(listener = self.name, "a service starts only once");
-            return;
-        };
+        let Some(socket) = self.socket.take() else { return };
         let mut sockets = Fds::new();
         sockets.add(self.address.to_string(), socket.into_raw_fd());
-        let accepting = self.accepting.clone().unwrap_or(shutdown);
-        self.inner.start_service(Some(Arc::new(Mutex::new(sockets))), accepting, listeners_per_fd).await;
+        self.inner.start_service(Some(Arc::new(Mutex::new(sockets))), shutdown, listeners_per_fd).await;
     }
 
     fn name(&self) -> &str {
-        &self.name
+        self.inner.name()
     }
 
     fn threads(&self) -> Option<usize> {
-        self.inner.threads
+        Some(1)
     }
 }

@@ -177,13 +177,13 @@ fn toml_is_read_in_one_place() {
 }
 
 #[test]
-fn unsafe_code_stands_in_one_file() {
+fn there_is_no_unsafe_code() {
     let with_unsafe: Vec<String> = sources()
         .into_iter()
         .filter(|source| source.code.iter().any(|line| line.contains("unsafe {")))
         .map(|source| source.path)
         .collect();
-    assert_eq!(with_unsafe, ["edge/bare.rs"]);
+    assert!(with_unsafe.is_empty(), "{with_unsafe:?}");
 }
 
 #[test]

@@ -68,8 +68,11 @@ fn the_page_of_metrics_is_the_registry() {
 
 /// Label names in one order, however they are written.
 fn labels(cell: &str) -> String {
-    let mut names: Vec<&str> =
-        cell.split(',').map(|label| label.trim().trim_matches('`')).filter(|label| !label.is_empty()).collect();
+    let mut names: Vec<&str> = cell
+        .split(',')
+        .map(|label| label.trim().trim_matches('`'))
+        .filter(|label| !["", "–"].contains(label))
+        .collect();
     names.sort_unstable();
     names.join(" ")
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
+use tokio::net::TcpStream;
 
 use super::head_reader::{self, Patience, Received};
 use super::refusal::{self, Client};
@@ -35,12 +35,13 @@ impl Arrival<'_> {
 
 /// What a dispatched head left of the connection.
 enum Next {
-    Head(Stream),
+    Head(TcpStream),
     Nothing,
 }
 
-pub async fn serve(edge: &Arc<Edge>, mut stream: Stream, shutdown: &ShutdownWatch) {
-    let Some(client) = peer(&stream) else { return };
+/// Ends when the connection does, or when a tunnel of its own goes on with it.
+pub async fn serve(edge: Arc<Edge>, mut stream: TcpStream, client: SocketAddr, shutdown: ShutdownWatch) {
+    let edge = &*edge;
     let mut generation = edge.current.load();
     let mut connection = generation.listeners[edge.listener].connections.take();
     if connection.is_none() {
@@ -51,7 +52,7 @@ pub async fn serve(edge: &Arc<Edge>, mut stream: Stream, shutdown: &ShutdownWatc
     let mut patience = first_patience(edge, &generation);
     let mut buffer = BytesMut::new();
     loop {
-        let received = match wait_for_head(edge, &generation, &mut stream, &mut buffer, patience, shutdown).await {
+        let received = match wait_for_head(edge, &generation, &mut stream, &mut buffer, patience, &shutdown).await {
             Some(received) => received,
             None => return,
         };
@@ -65,7 +66,7 @@ pub async fn serve(edge: &Arc<Edge>, mut stream: Stream, shutdown: &ShutdownWatc
             }
             Received::Head(length) => {
                 let bytes = std::mem::take(&mut buffer);
-                match dispatch(&arrival, stream, bytes, length, &mut connection, shutdown).await {
+                match dispatch(&arrival, stream, bytes, length, &mut connection, &shutdown).await {
                     Next::Head(back) => stream = back,
                     Next::Nothing => return,
                 }
@@ -80,7 +81,7 @@ pub async fn serve(edge: &Arc<Edge>, mut stream: Stream, shutdown: &ShutdownWatc
 async fn wait_for_head(
     edge: &Edge,
     generation: &Generation,
-    stream: &mut Stream,
+    stream: &mut TcpStream,
     buffer: &mut BytesMut,
     patience: Patience,
     shutdown: &ShutdownWatch,
@@ -100,7 +101,7 @@ async fn wait_for_head(
 
 async fn dispatch(
     arrival: &Arrival<'_>,
-    mut stream: Stream,
+    mut stream: TcpStream,
     bytes: BytesMut,
     length: usize,
     connection: &mut Option<Slot>,
@@ -152,10 +153,6 @@ fn reason_of(error: HeadError) -> Reason {
             Reason::HeadMalformed
         }
     }
-}
-
-fn peer(stream: &Stream) -> Option<SocketAddr> {
-    stream.get_socket_digest()?.peer_addr()?.as_inet().copied()
 }
 
 fn new_id() -> RequestId {

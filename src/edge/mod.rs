@@ -1,9 +1,10 @@
-//! The `ServerApp` that owns every HTTP/1.1 connection of a listener: one head at a time, under a deadline and a cap. A head
-//! that tries to upgrade is dealt with here; any other goes to pingora-proxy with its bytes, and the connection comes back.
+//! Every HTTP/1.1 connection of a listener: accepted here, one head at a time, under a deadline and a cap. A head that tries
+//! to upgrade is dealt with here; any other goes to pingora-proxy with its bytes, and the connection comes back.
 
-mod bare;
+mod accept;
 mod connection;
 mod head_reader;
+mod lent;
 mod plain;
 mod reach;
 mod refusal;
@@ -12,10 +13,6 @@ mod upgrade;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use pingora::apps::ServerApp;
-use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use crate::generation::Current;
@@ -39,13 +36,5 @@ impl Edge {
         proxy: Arc<HttpProxy<PlainProxy>>,
     ) -> Edge {
         Edge { listener, current, lifecycle, proxy }
-    }
-}
-
-#[async_trait]
-impl ServerApp for Edge {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        connection::serve(self, stream, shutdown).await;
-        None
     }
 }

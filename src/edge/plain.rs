@@ -3,11 +3,12 @@
 
 use bytes::BytesMut;
 use pingora::apps::HttpServerApp;
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
+use tokio::net::TcpStream;
 
 use super::connection::Arrival;
+use super::lent;
 use crate::dial::head::Trust;
 use crate::handshake::request::Head;
 use crate::policy::Permit;
@@ -42,12 +43,12 @@ pub fn trust(arrival: &Arrival<'_>) -> Trust {
 /// The connection, if it may carry another request.
 pub async fn hand_over(
     arrival: &Arrival<'_>,
-    stream: Stream,
+    stream: TcpStream,
     bytes: BytesMut,
     ticket: Ticket,
     shutdown: &ShutdownWatch,
-) -> Option<Stream> {
-    let mut session = ServerSession::new_http1(stream);
+) -> Option<TcpStream> {
+    let mut session = ServerSession::new_http1(lent::lend(stream));
     let keepalive = arrival.generation.listener(arrival.edge.listener).keepalive_timeout;
     session.set_keepalive((!arrival.edge.lifecycle.is_draining()).then_some(keepalive.as_secs().max(1)));
     session.set_pipelined_prefix(bytes);
@@ -55,5 +56,5 @@ pub async fn hand_over(
     let back = arrival.edge.proxy.process_new_http(session, shutdown).await?;
     // Bytes of a next request that came with this one end the connection, so the settings hold nothing to keep.
     let (stream, _settings) = back.consume();
-    Some(stream)
+    lent::take_back(stream)
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::connection::Arrival;
@@ -18,23 +19,21 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// The side that is answered.
-pub enum Client<'s, S> {
+pub enum Client<'s> {
     /// All it sent was read, so closing does not reset the connection.
-    Read(&'s mut S),
+    Read(&'s mut TcpStream),
     /// Bytes may be unread. Closed with them, the kernel would reset the connection and the answer could be lost.
-    Unread(&'s mut S),
+    Unread(&'s mut TcpStream),
 }
 
 /// Answers, counts and logs one refused request.
-pub async fn refuse<S>(
-    client: Client<'_, S>,
+pub async fn refuse(
+    client: Client<'_>,
     arrival: &Arrival<'_>,
     head: Option<&Head<'_>>,
     decision: Option<&Decision>,
     reason: Reason,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+) {
     let versions = decision.and_then(|decision| arrival.generation.policy.advertised(decision, reason));
     let bytes = answer::refusal(reason, versions);
     count(arrival, head, decision, reason);
@@ -42,22 +41,19 @@ pub async fn refuse<S>(
 }
 
 /// Sends the last bytes that a client gets.
-pub async fn send<S: AsyncRead + AsyncWrite + Unpin>(client: Client<'_, S>, bytes: &[u8]) {
+pub async fn send(client: Client<'_>, bytes: &[u8]) {
     let (stream, unread) = match client {
         Client::Read(stream) => (stream, false),
         Client::Unread(stream) => (stream, true),
     };
-    let sent = timeout(ANSWER_TIMEOUT, async {
-        stream.write_all(bytes).await?;
-        stream.shutdown().await
-    });
-    if matches!(sent.await, Ok(Ok(()))) && unread {
+    let sent = timeout(ANSWER_TIMEOUT, stream.write_all(bytes)).await;
+    if unread && matches!(sent, Ok(Ok(()))) && stream.shutdown().await.is_ok() {
         linger(stream).await;
     }
 }
 
 /// Reads and throws away until the client is done, for a while.
-async fn linger<S: AsyncRead + Unpin>(stream: &mut S) {
+async fn linger(stream: &mut TcpStream) {
     let mut rest = [0; 4096];
     let drain = async {
         let mut total = 0;

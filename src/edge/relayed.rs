@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::dial::Reply;
@@ -63,12 +64,7 @@ fn fields(out: &mut Vec<u8>, answer: &Answer<'_>) {
 ///
 /// # Errors
 /// When either side fails or the framing breaks; the client sees the connection end early.
-pub async fn body<S: AsyncWrite + Unpin>(
-    client: &mut S,
-    mut reply: Reply,
-    framing: AnswerBody,
-    idle: Duration,
-) -> io::Result<()> {
+pub async fn body(client: &mut TcpStream, mut reply: Reply, framing: AnswerBody, idle: Duration) -> io::Result<()> {
     let mut left = Left::new(framing);
     let mut piece = reply.behind_head().to_vec();
     loop {

@@ -5,12 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pingora::protocols::Stream;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::bare::bare;
 use super::connection::Arrival;
 use super::plain::trust;
 use super::reach::{self, Reached};
@@ -51,7 +49,7 @@ struct Admitted<'a> {
     route: Slot,
 }
 
-pub async fn serve(arrival: &Arrival<'_>, mut stream: Stream, request: Request<'_>) {
+pub async fn serve(arrival: &Arrival<'_>, mut stream: TcpStream, request: Request<'_>) {
     let Request { head, early, mut decision, connection } = request;
     tell(arrival, &head, &decision);
     let permit = match take_verdict(arrival, &mut decision) {
@@ -70,10 +68,7 @@ pub async fn serve(arrival: &Arrival<'_>, mut stream: Stream, request: Request<'
         let client = Client::Unread(&mut stream);
         return refusal::refuse(client, arrival, Some(&admitted.head), Some(&admitted.decision), reason).await;
     }
-    match bare(stream) {
-        Ok(socket) => connect(arrival, socket, admitted).await,
-        Err(stream) => connect(arrival, stream, admitted).await,
-    }
+    connect(arrival, stream, admitted).await;
 }
 
 /// Counts the request and what a stricter route would have refused.
@@ -92,7 +87,7 @@ fn take_verdict(arrival: &Arrival<'_>, decision: &mut Decision) -> Result<Permit
 }
 
 /// A version-0 handshake that is only observed goes on as one piece with its third key, which may come late.
-async fn read_key3(arrival: &Arrival<'_>, stream: &mut Stream, admitted: &mut Admitted<'_>) -> Result<(), Reason> {
+async fn read_key3(arrival: &Arrival<'_>, stream: &mut TcpStream, admitted: &mut Admitted<'_>) -> Result<(), Reason> {
     if admitted.permit.asked() != Some(Asked::Version(Version::HIXIE_76)) {
         return Ok(());
     }
@@ -112,10 +107,7 @@ async fn read_key3(arrival: &Arrival<'_>, stream: &mut Stream, admitted: &mut Ad
     }
 }
 
-async fn connect<S>(arrival: &Arrival<'_>, mut client: S, mut admitted: Admitted<'_>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn connect(arrival: &Arrival<'_>, mut client: TcpStream, mut admitted: Admitted<'_>) {
     let rules = arrival.generation.policy.route(admitted.permit.route()).rules();
     let offers = match rules.handshake.extensions {
         Extensions::Strip => Offers::Strip,
@@ -138,10 +130,7 @@ where
 }
 
 /// Writes the 101 and leaves the rest to a small task of its own.
-async fn open<S>(arrival: &Arrival<'_>, mut client: S, admitted: Admitted<'_>, reached: reach::Switching)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'_>, reached: reach::Switching) {
     let generation = arrival.generation;
     let route = Arc::clone(generation.route(&admitted.permit));
     let upstream = generation.upstream(&admitted.permit).cluster.rules();
@@ -177,14 +166,14 @@ where
         route,
     };
     let early = Early { from_client: admitted.early, from_backend: reached.reply.behind_head().to_vec() };
-    let backend: TcpStream = reached.reply.stream;
+    let backend = reached.reply.stream;
     let session = Session::new(account.route.rules, opened_at);
     tokio::spawn(Relay::new(client, backend, early, session, account));
 }
 
-async fn relay_refusal<S: AsyncRead + AsyncWrite + Unpin>(
+async fn relay_refusal(
     arrival: &Arrival<'_>,
-    client: &mut S,
+    client: &mut TcpStream,
     admitted: &Admitted<'_>,
     reply: dial::Reply,
     framing: AnswerBody,

@@ -49,8 +49,8 @@ pub enum Step {
     Moved,
     /// The context is woken when there is more to do.
     Waiting,
-    /// The reader is done, all it sent is written, and the writer was told.
-    Finished,
+    /// The reader is done and all it sent is written. The next step tells the writer.
+    ReaderDone,
     ReaderLost,
     WriterLost,
 }
@@ -89,10 +89,9 @@ impl Flow {
                 // A writer that is gone already needs no telling.
                 Poll::Ready(_) => {
                     self.state = State::Finished;
-                    Step::Finished
+                    Step::Waiting
                 }
             },
-            // Its end was told once; nothing wakes it any more.
             State::Finished => Step::Waiting,
         }
     }
@@ -121,7 +120,7 @@ impl Flow {
         let bytes = buffer.filled();
         if bytes.is_empty() {
             self.state = State::Closing;
-            return Step::Moved;
+            return Step::ReaderDone;
         }
         read(bytes);
         match Pin::new(writer).poll_write(cx, bytes) {

@@ -138,10 +138,8 @@ fn pump<R, W>(
             }) {
                 Step::Moved => {}
                 Step::Waiting => return,
-                Step::Finished => {
-                    session.handle_end(from);
-                    return;
-                }
+                // If that was the second end, the sockets are closed now, and nobody has to be told.
+                Step::ReaderDone => session.handle_end(from),
                 Step::ReaderLost => session.handle_lost(from),
                 Step::WriterLost => session.handle_lost(to),
             }

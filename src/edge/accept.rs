@@ -1,0 +1,45 @@
+//! The accept loop of a listener. Pingora's own would wrap each socket in buffers, digests and a 60-second timer before the
+//! first byte is read; a refusal or a handshake is over before that pays.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::server::ShutdownWatch;
+use tokio::net::TcpListener;
+
+use super::{Edge, connection};
+
+/// How long nothing is accepted when the process is out of descriptors: others have to end first.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
+
+impl Edge {
+    /// Accepts until `stopping` turns true; what is open by then goes on.
+    pub async fn accept(self: Arc<Self>, listener: TcpListener, stopping: ShutdownWatch) {
+        let mut stop = stopping.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stopping| *stopping) => return,
+            };
+            match accepted {
+                Ok((socket, client)) => {
+                    tokio::spawn(connection::serve(Arc::clone(&self), socket, client, stopping.clone()));
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept a connection");
+                    tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
+                }
+            }
+        }
+    }
+}
+
+/// The client left between its SYN and our accept; the next one is none the worse for it.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
