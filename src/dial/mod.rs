@@ -1,21 +1,21 @@
 //! Connects to a picked server, sends it our head, and reads its answer's head, each under a deadline. It does not pick
 //! the server, and does not judge the answer.
 
+pub mod deadline;
 pub mod head;
 
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use crate::config::model;
 use crate::handshake::response::Answer;
 use crate::handshake::{HeadScan, Scan};
 use crate::reason::Reason;
+use deadline::{Deadline, TimedOut};
 
 /// Interim answers (1xx) before the final one, at most.
 const INTERIM_MAX: usize = 8;
@@ -24,6 +24,8 @@ const INTERIM_MAX: usize = 8;
 #[derive(Debug)]
 pub struct Reply {
     pub stream: TcpStream,
+    /// The timer of the dial, for what comes next.
+    pub deadline: Deadline,
     bytes: Vec<u8>,
     head: Range<usize>,
 }
@@ -59,11 +61,11 @@ impl DialError {
 ///
 /// # Errors
 /// When it is refused, unreachable, or not there in time.
-pub async fn connect(server: SocketAddr, limit: Duration) -> Result<TcpStream, DialError> {
-    let stream = match timeout(limit, TcpStream::connect(server)).await {
+pub async fn connect(server: SocketAddr, deadline: &mut Deadline) -> Result<TcpStream, DialError> {
+    let stream = match deadline.hold(TcpStream::connect(server)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(DialError::Connect(error)),
-        Err(_) => return Err(DialError::ConnectTimeout),
+        Err(TimedOut) => return Err(DialError::ConnectTimeout),
     };
     stream.set_nodelay(true).map_err(DialError::Connect)?;
     Ok(stream)
@@ -73,7 +75,12 @@ pub async fn connect(server: SocketAddr, limit: Duration) -> Result<TcpStream, D
 ///
 /// # Errors
 /// When the connection ends, the time is up, or the answer cannot be read in only one way.
-pub async fn exchange(mut stream: TcpStream, head: &[u8], rules: &model::Upstream) -> Result<Reply, DialError> {
+pub async fn exchange(
+    mut stream: TcpStream,
+    head: &[u8],
+    rules: &model::Upstream,
+    mut deadline: Deadline,
+) -> Result<Reply, DialError> {
     let exchange = async {
         stream.write_all(head).await.map_err(DialError::Lost)?;
         let mut bytes = Vec::new();
@@ -89,10 +96,11 @@ pub async fn exchange(mut stream: TcpStream, head: &[u8], rules: &model::Upstrea
         }
         Err(DialError::Garbage)
     };
-    match timeout(rules.handshake_timeout, exchange).await {
-        Ok(Ok((bytes, head))) => Ok(Reply { stream, bytes, head }),
+    deadline.restart(rules.handshake_timeout);
+    match deadline.hold(exchange).await {
+        Ok(Ok((bytes, head))) => Ok(Reply { stream, deadline, bytes, head }),
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(DialError::AnswerTimeout),
+        Err(TimedOut) => Err(DialError::AnswerTimeout),
     }
 }
 

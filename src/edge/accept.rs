@@ -2,6 +2,7 @@
 //! first byte is read; a refusal or a handshake is over before that pays.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,14 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 impl Edge {
     /// Accepts until `stopping` turns true; what is open by then goes on.
     pub async fn accept(self: Arc<Self>, listener: TcpListener, stopping: ShutdownWatch) {
-        let mut stop = stopping.clone();
+        let mut watch = stopping.clone();
+        // One wait for all connections: each new one would take its place in the list of those to be woken.
+        let mut stop = pin!(watch.wait_for(|stopping| *stopping));
         loop {
             let accepted = tokio::select! {
+                biased;
                 accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|stopping| *stopping) => return,
+                _ = &mut stop => return,
             };
             match accepted {
                 Ok((socket, client)) => {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::connection::Arrival;
+use crate::dial::deadline::Deadline;
 use crate::dial::head::Offers;
 use crate::dial::{self, DialError, Reply};
 use crate::generation::UpstreamHandle;
@@ -101,9 +102,10 @@ async fn dial_one(
     let address = upstream.cluster.servers()[server].address();
     let begun = Instant::now();
     let answered = async {
-        let stream = dial::connect(address, rules.connect_timeout).await?;
+        let mut deadline = Deadline::within(rules.connect_timeout);
+        let stream = dial::connect(address, &mut deadline).await?;
         arrival.edge.current.observer().connected(&rules.name, begun.elapsed());
-        dial::exchange(stream, offer.request, rules).await
+        dial::exchange(stream, offer.request, rules, deadline).await
     };
     let answered = answered.await;
     match &answered {

@@ -15,8 +15,8 @@ use super::reach::{self, Reached};
 use super::refusal::{self, Client};
 use super::relayed;
 use crate::config::model::Extensions;
-use crate::dial;
 use crate::dial::head::{Offers, Origin};
+use crate::dial::{self, Reply};
 use crate::handshake::request::Head;
 use crate::handshake::response::AnswerBody;
 use crate::handshake::{Asked, Version};
@@ -130,16 +130,17 @@ async fn connect(arrival: &Arrival<'_>, mut client: TcpStream, mut admitted: Adm
 }
 
 /// Writes the 101 and leaves the rest to a small task of its own.
-async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'_>, reached: reach::Switching) {
+async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'_>, mut reached: reach::Switching) {
     let generation = arrival.generation;
     let route = Arc::clone(generation.route(&admitted.permit));
     let upstream = generation.upstream(&admitted.permit).cluster.rules();
     let observer = Arc::clone(arrival.edge.current.observer());
-    let answer = reached.reply.answer();
-    let switching = relayed::switching(&answer);
-    if !matches!(timeout(upstream.handshake_timeout, client.write_all(&switching)).await, Ok(Ok(()))) {
+    let switching = relayed::switching(&reached.reply.answer());
+    reached.reply.deadline.restart(upstream.handshake_timeout);
+    if !matches!(reached.reply.deadline.hold(client.write_all(&switching)).await, Ok(Ok(()))) {
         return;
     }
+    let answer = reached.reply.answer();
     let opened_at = Instant::now();
     let asked = admitted.permit.asked().map_or("missing", Asked::label);
     let gauge = observer.opened(&Opened {
@@ -166,16 +167,16 @@ async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'
         route,
     };
     let early = Early { from_client: admitted.early, from_backend: reached.reply.behind_head().to_vec() };
-    let backend = reached.reply.stream;
     let session = Session::new(account.route.rules, opened_at);
-    tokio::spawn(Relay::new(client, backend, early, session, account));
+    let Reply { stream: backend, deadline, .. } = reached.reply;
+    tokio::spawn(Relay::new(client, backend, early, session, account, deadline.into_timer()));
 }
 
 async fn relay_refusal(
     arrival: &Arrival<'_>,
     client: &mut TcpStream,
     admitted: &Admitted<'_>,
-    reply: dial::Reply,
+    reply: Reply,
     framing: AnswerBody,
 ) {
     let answer = reply.answer();

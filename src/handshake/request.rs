@@ -1,6 +1,8 @@
 //! A request head: parsed by `httparse`, then held to what RFC 9112 and RFC 9110 leave no doubt about, so that no parser
 //! behind the gateway reads it differently. It does not decide whether an upgrade is welcome.
 
+use std::mem::MaybeUninit;
+
 use super::header_list::{Single, elements, has_token, lines, single};
 use super::{Asked, Field};
 
@@ -74,9 +76,9 @@ pub enum Intent {
 impl<'b> Head<'b> {
     /// `bytes` is a head that [`super::HeadScan`] found complete.
     pub fn parse(bytes: &'b [u8]) -> Result<Head<'b>, HeadError> {
-        let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];
-        let mut request = httparse::Request::new(&mut slots);
-        match request.parse(bytes) {
+        let mut slots = [MaybeUninit::uninit(); FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(bytes, &mut slots) {
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
             Ok(_) => return Err(HeadError::Syntax),
             Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyFields),

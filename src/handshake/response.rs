@@ -1,6 +1,8 @@
 //! A backend's answer to an upgrade: parsed by `httparse`, its framing read, and a 101 checked in full (RFC 6455 §4.1,
 //! the client's checks, which the gateway makes in the client's stead). It does not know what the client is told.
 
+use std::mem::MaybeUninit;
+
 use super::header_list::{Single, elements, has_token, single};
 use super::key::Accept;
 use super::request::{FIELDS_MAX, has, parse_length};
@@ -58,9 +60,10 @@ impl Wrong {
 impl<'b> Answer<'b> {
     /// `bytes` is a head that [`super::HeadScan`] found complete.
     pub fn parse(bytes: &'b [u8]) -> Result<Answer<'b>, NotAnAnswer> {
-        let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];
-        let mut response = httparse::Response::new(&mut slots);
-        match response.parse(bytes) {
+        let mut slots = [MaybeUninit::uninit(); FIELDS_MAX];
+        let mut response = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        match config.parse_response_with_uninit_headers(&mut response, bytes, &mut slots) {
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
             Ok(_) | Err(_) => return Err(NotAnAnswer),
         }

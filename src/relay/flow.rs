@@ -6,8 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes read at once. A larger one saves system calls on big messages, a smaller one stays in the cache.
-const SCRATCH_BYTES: usize = 64 * 1024;
+/// Bytes read at once. Room for a message of 64 KiB with its header: with less, its last bytes cost a read and a write of
+/// their own.
+const SCRATCH_BYTES: usize = 128 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::Sleep;
 
 use crate::reason::Reason;
 use crate::tunnel::{Session, Side};
@@ -38,8 +38,16 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    /// `early` is what each side sent before the tunnel stood; it is delivered first.
-    pub fn new(client: C, backend: B, early: Early, mut session: Session, account: Account) -> Relay<C, B> {
+    /// `early` is what each side sent before the tunnel stood; it is delivered first. `timer` is any timer, whatever it
+    /// was set to.
+    pub fn new(
+        client: C,
+        backend: B,
+        early: Early,
+        mut session: Session,
+        account: Account,
+        mut timer: Pin<Box<Sleep>>,
+    ) -> Relay<C, B> {
         let now = now();
         for (side, bytes) in [(Side::Client, &early.from_client), (Side::Backend, &early.from_backend)] {
             if !bytes.is_empty() {
@@ -47,7 +55,10 @@ where
                 account.moved(side, bytes.len());
             }
         }
-        let timer = session.poll_deadline().map(|deadline| Box::pin(sleep_until(deadline.into())));
+        let timer = session.poll_deadline().map(|deadline| {
+            timer.as_mut().reset(deadline.into());
+            timer
+        });
         Relay {
             client,
             backend,

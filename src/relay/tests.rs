@@ -49,7 +49,8 @@ impl Bench {
         };
         let (client, near_client) = duplex(1024);
         let (backend, near_backend) = duplex(1024);
-        let relay = Relay::new(near_client, near_backend, early, Session::new(rules, now), account);
+        let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let relay = Relay::new(near_client, near_backend, early, Session::new(rules, now), account, timer);
         Bench { client, backend, relay: tokio::spawn(relay), observer, slots }
     }
 
