@@ -17,7 +17,7 @@ help:
 
 demo:
 	@tests/install $(BUILD_NEEDS)
-	cargo run --quiet -- demo
+	cargo run --locked -- demo
 
 build:
 	@tests/install $(BUILD_NEEDS)

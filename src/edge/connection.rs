@@ -2,36 +2,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::BytesMut;
 use pingora::server::ShutdownWatch;
 use tokio::net::TcpStream;
 
+use super::arrival::Arrival;
 use super::head_reader::{self, Patience, Received};
 use super::refusal::{self, Client};
 use super::{Edge, plain, upgrade};
 use crate::generation::Generation;
-use crate::handshake::request::{Head, HeadError, Intent};
+use crate::handshake::request::{Body, Head, HeadError, Intent};
 use crate::limits::Slot;
-use crate::observe::event::RequestId;
 use crate::reason::Reason;
-
-/// One request of a connection.
-pub struct Arrival<'a> {
-    pub edge: &'a Edge,
-    pub generation: &'a Arc<Generation>,
-    pub id: RequestId,
-    pub client: SocketAddr,
-    /// When its head was complete.
-    pub at: Instant,
-}
-
-impl Arrival<'_> {
-    pub fn listener(&self) -> &str {
-        &self.generation.listeners[self.edge.listener].name
-    }
-}
 
 /// What a dispatched head left of the connection.
 enum Next {
@@ -45,7 +28,8 @@ pub async fn serve(edge: Arc<Edge>, mut stream: TcpStream, client: SocketAddr, s
     let mut generation = edge.current.load();
     let mut connection = generation.listeners[edge.listener].connections.take();
     if connection.is_none() {
-        let arrival = Arrival { edge, generation: &generation, id: new_id(), client, at: Instant::now() };
+        let Some(_told) = edge.turned_away.take() else { return };
+        let arrival = Arrival::new(edge, &generation, client);
         refusal::refuse(Client::Unread(&mut stream), &arrival, None, None, Reason::LimitConnections).await;
         return;
     }
@@ -57,7 +41,7 @@ pub async fn serve(edge: Arc<Edge>, mut stream: TcpStream, client: SocketAddr, s
             None => return,
         };
         generation = edge.current.load();
-        let arrival = Arrival { edge, generation: &generation, id: new_id(), client, at: Instant::now() };
+        let arrival = Arrival::new(edge, &generation, client);
         match received {
             Received::Gone => return,
             Received::Refused(reason) => {
@@ -131,7 +115,7 @@ async fn dispatch(
                 plain::hand_over(arrival, stream, bytes, ticket, shutdown).await.map_or(Next::Nothing, Next::Head)
             }
             Err(reason) => {
-                let unread = length < bytes.len() || head.body != crate::handshake::request::Body::None;
+                let unread = length < bytes.len() || head.body != Body::None;
                 let client = if unread { Client::Unread(&mut stream) } else { Client::Read(&mut stream) };
                 refusal::refuse(client, arrival, Some(&head), Some(&decision), reason).await;
                 Next::Nothing
@@ -153,8 +137,4 @@ fn reason_of(error: HeadError) -> Reason {
             Reason::HeadMalformed
         }
     }
-}
-
-fn new_id() -> RequestId {
-    RequestId(fastrand::u64(..))
 }

@@ -2,6 +2,7 @@
 //! to upgrade is dealt with here; any other goes to pingora-proxy with its bytes, and the connection comes back.
 
 mod accept;
+mod arrival;
 mod connection;
 mod head_reader;
 mod lent;
@@ -17,6 +18,7 @@ use pingora_proxy::HttpProxy;
 
 use crate::generation::Current;
 use crate::lifecycle::Lifecycle;
+use crate::limits::Slots;
 use crate::proxy::PlainProxy;
 
 /// One listener's edge.
@@ -26,7 +28,12 @@ pub struct Edge {
     current: Arc<Current>,
     lifecycle: Arc<Lifecycle>,
     proxy: Arc<HttpProxy<PlainProxy>>,
+    /// Connections over the cap that are still being told so.
+    turned_away: Slots,
 }
+
+/// So many are told at once; a flood beyond it is closed without a word, because each word holds a descriptor for a while.
+const TURNED_AWAY_MAX: usize = 256;
 
 impl Edge {
     pub fn new(
@@ -35,6 +42,6 @@ impl Edge {
         lifecycle: Arc<Lifecycle>,
         proxy: Arc<HttpProxy<PlainProxy>>,
     ) -> Edge {
-        Edge { listener, current, lifecycle, proxy }
+        Edge { listener, current, lifecycle, proxy, turned_away: Slots::new(Some(TURNED_AWAY_MAX)) }
     }
 }

@@ -7,9 +7,8 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::net::TcpStream;
 
-use super::connection::Arrival;
+use super::arrival::Arrival;
 use super::lent;
-use crate::dial::head::Trust;
 use crate::handshake::request::Head;
 use crate::policy::Permit;
 use crate::proxy::Ticket;
@@ -22,7 +21,7 @@ pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit) -> Ticket 
         id: arrival.id,
         listener: arrival.edge.listener,
         client: arrival.client,
-        trust: trust(arrival),
+        trust: arrival.trust(),
         at: arrival.at,
         method: head.method.to_owned(),
         host: head.host.map(|host| host.authority.to_owned()),
@@ -31,13 +30,6 @@ pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit) -> Ticket 
         user_agent: head.text("User-Agent").map(str::to_owned),
         work: arrival.edge.lifecycle.work(),
     }
-}
-
-/// Whether the listener's configuration names the peer as a proxy whose word counts.
-pub fn trust(arrival: &Arrival<'_>) -> Trust {
-    let peer = arrival.client.ip().to_canonical();
-    let proxies = &arrival.generation.listener(arrival.edge.listener).trusted_proxies;
-    if proxies.iter().any(|network| network.contains(&peer)) { Trust::Proxy } else { Trust::Client }
 }
 
 /// The connection, if it may carry another request.

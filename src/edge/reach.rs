@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::connection::Arrival;
+use super::arrival::Arrival;
 use crate::dial::deadline::Deadline;
 use crate::dial::head::Offers;
 use crate::dial::{self, DialError, Reply};

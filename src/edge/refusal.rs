@@ -6,10 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::connection::Arrival;
+use super::arrival::Arrival;
 use crate::answer;
-use crate::handshake::request::{Head, Intent};
-use crate::observe::event::{Refused, Request};
+use crate::handshake::request::Head;
+use crate::observe::event::Refused;
 use crate::policy::Decision;
 use crate::reason::Reason;
 
@@ -70,25 +70,8 @@ async fn linger(stream: &mut TcpStream) {
 
 fn count(arrival: &Arrival<'_>, head: Option<&Head<'_>>, decision: Option<&Decision>, reason: Reason) {
     let route = decision.and_then(|decision| decision.route);
-    let request = request(arrival, head, route);
+    let request = arrival.event(head, route);
     let status = answer::status(reason);
     let observer = arrival.edge.current.observer();
     observer.refused(&Refused { request, reason, status, detail: None });
-}
-
-/// What the log says of a request; of one without a readable head, little.
-pub fn request<'a>(arrival: &'a Arrival<'_>, head: Option<&'a Head<'a>>, route: Option<usize>) -> Request<'a> {
-    let upgrade = head.filter(|head| head.intent() == Intent::Upgrade);
-    Request {
-        id: arrival.id,
-        listener: arrival.listener(),
-        route: route.map(|route| arrival.generation.routes[route].name.as_str()),
-        client: arrival.client,
-        method: head.map_or("-", |head| head.method),
-        host: head.and_then(|head| head.host).map(|host| host.authority),
-        path: head.map_or("-", |head| head.path),
-        origin: head.and_then(|head| head.text("Origin").or_else(|| head.text("Sec-WebSocket-Origin"))),
-        user_agent: head.and_then(|head| head.text("User-Agent")),
-        asked: upgrade.map(|head| head.asked().label()),
-    }
 }

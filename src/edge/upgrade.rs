@@ -9,8 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::connection::Arrival;
-use super::plain::trust;
+use super::arrival::Arrival;
 use super::reach::{self, Reached};
 use super::refusal::{self, Client};
 use super::relayed;
@@ -113,7 +112,7 @@ async fn connect(arrival: &Arrival<'_>, mut client: TcpStream, mut admitted: Adm
         Extensions::Strip => Offers::Strip,
         Extensions::Pass | Extensions::Refuse => Offers::Forward,
     };
-    let origin = Origin { client: arrival.client, trust: trust(arrival) };
+    let origin = Origin { client: arrival.client, trust: arrival.trust() };
     let mut request = dial::head::upgrade(&admitted.head, origin, offers);
     if admitted.permit.asked() == Some(Asked::Version(Version::HIXIE_76)) {
         request.append(&mut admitted.early);
@@ -144,7 +143,7 @@ async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'
     let opened_at = Instant::now();
     let asked = admitted.permit.asked().map_or("missing", Asked::label);
     let gauge = observer.opened(&Opened {
-        request: refusal::request(arrival, Some(&admitted.head), admitted.decision.route),
+        request: arrival.event(Some(&admitted.head), admitted.decision.route),
         upstream: &upstream.name,
         server: reached.server,
         spoken: asked,
@@ -180,7 +179,7 @@ async fn relay_refusal(
     framing: AnswerBody,
 ) {
     let answer = reply.answer();
-    let request = refusal::request(arrival, Some(&admitted.head), admitted.decision.route);
+    let request = arrival.event(Some(&admitted.head), admitted.decision.route);
     let (reason, status) = (Reason::BackendRefused, answer.status);
     arrival.edge.current.observer().refused(&Refused { request, reason, status, detail: None });
     let versions = arrival.generation.policy.route(admitted.permit.route()).versions();

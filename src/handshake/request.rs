@@ -49,7 +49,7 @@ pub enum Body {
     Chunked,
 }
 
-/// Why a head is answered 400 and the connection ends.
+/// Why a head is refused and the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
     /// Not a request line and header lines as RFC 9112 §3 and §5 write them.

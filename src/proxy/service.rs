@@ -123,6 +123,10 @@ impl ProxyHttp for PlainProxy {
     ) -> Result<()> {
         let ticket = context.ticket()?;
         header.remove_header("Upgrade");
+        // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1, which may not (RFC 9112 §3.2).
+        if let (None, Some(server)) = (&ticket.host, context.server()) {
+            header.insert_header("Host", server.address().to_string())?;
+        }
         forwarded::set(header, ticket.client, ticket.host.as_deref(), ticket.trust)
     }
 

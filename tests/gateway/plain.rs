@@ -124,3 +124,12 @@ fn a_route_without_plain_http_tells_the_versions() {
     gateway.wait_for_metric("wsgate_http_requests_total{route=\"r\",status=\"426\"}", 1.0);
     assert_eq!(backend.connections(), 0);
 }
+
+#[test]
+fn a_request_of_http_1_0_goes_on_with_a_host() {
+    let backend = keeping();
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    assert_eq!(status(&gateway.ask("GET / HTTP/1.0\r\n\r\n")), 200);
+    let seen = backend.recorded().to_ascii_lowercase();
+    assert!(seen.contains(&format!("host: {}\r\n", backend.address())), "{seen}");
+}

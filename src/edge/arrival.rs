@@ -1,0 +1,56 @@
+//! One request as it arrived: who it is from, what holds for it, and what the log says of it. It does not know what becomes
+//! of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Edge;
+use crate::dial::head::Trust;
+use crate::generation::Generation;
+use crate::handshake::request::{Head, Intent};
+use crate::observe::event::{Request, RequestId};
+
+pub struct Arrival<'a> {
+    pub edge: &'a Edge,
+    /// The configuration that holds for it to its end.
+    pub generation: &'a Arc<Generation>,
+    pub id: RequestId,
+    pub client: SocketAddr,
+    /// When its head was complete.
+    pub at: Instant,
+}
+
+impl<'a> Arrival<'a> {
+    pub fn new(edge: &'a Edge, generation: &'a Arc<Generation>, client: SocketAddr) -> Arrival<'a> {
+        Arrival { edge, generation, id: RequestId(fastrand::u64(..)), client, at: Instant::now() }
+    }
+
+    pub fn listener(&self) -> &str {
+        &self.generation.listeners[self.edge.listener].name
+    }
+
+    /// Whether the listener's configuration names the peer as a proxy whose word counts.
+    pub fn trust(&self) -> Trust {
+        let peer = self.client.ip().to_canonical();
+        let proxies = &self.generation.listener(self.edge.listener).trusted_proxies;
+        if proxies.iter().any(|network| network.contains(&peer)) { Trust::Proxy } else { Trust::Client }
+    }
+
+    /// What the log says; of a request without a readable head, little. `route` is an index.
+    pub fn event<'e>(&'e self, head: Option<&'e Head<'e>>, route: Option<usize>) -> Request<'e> {
+        let upgrade = head.filter(|head| head.intent() == Intent::Upgrade);
+        Request {
+            id: self.id,
+            listener: self.listener(),
+            route: route.map(|route| self.generation.routes[route].name.as_str()),
+            client: self.client,
+            method: head.map_or("-", |head| head.method),
+            host: head.and_then(|head| head.host).map(|host| host.authority),
+            path: head.map_or("-", |head| head.path),
+            origin: head.and_then(|head| head.text("Origin").or_else(|| head.text("Sec-WebSocket-Origin"))),
+            user_agent: head.and_then(|head| head.text("User-Agent")),
+            asked: upgrade.map(|head| head.asked().label()),
+        }
+    }
+}
