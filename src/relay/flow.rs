@@ -21,7 +21,8 @@ pub fn with_scratch<T>(act: impl FnOnce(&mut [u8]) -> T) -> T {
 
 /// ```text
 ///   Reading ──writer is slow──► Spilled ──writer took all──► Reading
-///      └──────end of reader──────► Closing ──shut down──► Finished
+///      ├──────end of reader──────► Closing ──shut down──► Finished
+///      └──writer is gone──► Discarding ──end of reader──► Finished
 /// ```
 #[derive(Debug)]
 pub struct Flow {
@@ -34,6 +35,8 @@ enum State {
     /// What the writer has not taken yet. Boxed, because a tunnel at rest should not pay for it.
     Spilled(Box<Spill>),
     Closing,
+    /// Reads and throws away.
+    Discarding,
     Finished,
 }
 
@@ -52,11 +55,19 @@ pub enum Step {
     Waiting,
     /// The reader is done and all it sent is written. The next step tells the writer.
     ReaderDone,
+    /// Nothing more comes from it; all that came is written. The next step tells the writer.
     ReaderLost,
     WriterLost,
 }
 
 impl Flow {
+    /// The writer is gone: from now on what the reader sends is thrown away.
+    pub fn discard(&mut self) {
+        if !matches!(self.state, State::Finished) {
+            self.state = State::Discarding;
+        }
+    }
+
     pub fn with_spill(bytes: Vec<u8>) -> Flow {
         let state = if bytes.is_empty() { State::Reading } else { State::spilled(bytes) };
         Flow { state }
@@ -94,6 +105,17 @@ impl Flow {
                 }
             },
             State::Finished => Step::Waiting,
+            State::Discarding => {
+                let mut buffer = ReadBuf::new(scratch);
+                match Pin::new(reader).poll_read(cx, &mut buffer) {
+                    Poll::Pending => Step::Waiting,
+                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Step::Moved,
+                    Poll::Ready(Ok(()) | Err(_)) => {
+                        self.state = State::Finished;
+                        Step::ReaderDone
+                    }
+                }
+            }
         }
     }
 
@@ -115,7 +137,10 @@ impl Flow {
                 Poll::Ready(Err(_)) => return Step::WriterLost,
                 Poll::Ready(Ok(())) | Poll::Pending => return Step::Waiting,
             },
-            Poll::Ready(Err(_)) => return Step::ReaderLost,
+            Poll::Ready(Err(_)) => {
+                self.state = State::Closing;
+                return Step::ReaderLost;
+            }
             Poll::Ready(Ok(())) => {}
         }
         let bytes = buffer.filled();

@@ -29,8 +29,8 @@ pub struct Relay<C, B> {
     to_client: Flow,
     session: Session,
     account: Account,
-    /// `None` when the session has no deadline. It is set to the session's deadline when it fires, not at every byte.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Set to the session's deadline when it fires, not at every byte.
+    timer: Pin<Box<Sleep>>,
 }
 
 impl<C, B> Relay<C, B>
@@ -55,10 +55,9 @@ where
                 account.moved(side, bytes.len());
             }
         }
-        let timer = session.poll_deadline().map(|deadline| {
+        if let Some(deadline) = session.poll_deadline() {
             timer.as_mut().reset(deadline.into());
-            timer
-        });
+        }
         Relay {
             client,
             backend,
@@ -94,15 +93,23 @@ where
         let Relay { client, backend, to_backend, to_client, session, account, timer } = self.get_mut();
         pump(Side::Client, to_backend, client, backend, cx, session, account);
         pump(Side::Backend, to_client, backend, client, cx, session, account);
-        if session.ended().is_none()
-            && let Some(timer) = timer
+        if session.is_lost(Side::Backend) {
+            // Perhaps only since a moment: what the client sends has no taker now, and is read to be thrown away.
+            pump(Side::Client, to_backend, client, backend, cx, session, account);
+        }
+        while session.ended().is_none()
+            && let Some(deadline) = session.poll_deadline()
         {
-            while timer.as_mut().poll(cx).is_ready() {
-                session.handle_time(now());
-                match session.poll_deadline() {
-                    Some(deadline) if session.ended().is_none() => timer.as_mut().reset(deadline.into()),
-                    Some(_) | None => break,
-                }
+            // A side that was lost brings the deadline forward; bytes only put it off.
+            if deadline < timer.deadline().into_std() {
+                timer.as_mut().reset(deadline.into());
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            session.handle_time(now());
+            if let (None, Some(deadline)) = (session.ended(), session.poll_deadline()) {
+                timer.as_mut().reset(deadline.into());
             }
         }
         match session.ended() {
@@ -143,6 +150,9 @@ fn pump<R, W>(
     };
     flow::with_scratch(|scratch| {
         while session.ended().is_none() {
+            if session.is_lost(to) {
+                flow.discard();
+            }
             match flow.step(reader, writer, cx, scratch, |bytes| {
                 session.handle_bytes(from, bytes, now());
                 account.moved(from, bytes.len());
@@ -151,8 +161,8 @@ fn pump<R, W>(
                 Step::Waiting => return,
                 // If that was the second end, the sockets are closed now, and nobody has to be told.
                 Step::ReaderDone => session.handle_end(from),
-                Step::ReaderLost => session.handle_lost(from),
-                Step::WriterLost => session.handle_lost(to),
+                Step::ReaderLost => session.handle_lost(from, now()),
+                Step::WriterLost => session.handle_lost(to, now()),
             }
         }
     });

@@ -186,3 +186,17 @@ async fn a_still_tunnel_ends_at_its_idle_timeout_and_a_busy_one_does_not() {
     assert!(bench.count("wsgate_tunnel_closes_total{by=\"gateway\",code=\"none\",route=\"r\"} 1"));
     assert_eq!(bench.slots.used(), 0);
 }
+
+#[tokio::test]
+async fn the_last_words_of_a_side_that_is_gone_arrive() {
+    let mut bench = Bench::new(Early::default(), None);
+    bench.backend.write_all(b"BYE").await.unwrap();
+    drop(bench.backend);
+    // More than the pipe holds, so the relay has to take it for this to end.
+    bench.client.write_all(&[7; 64 * 1024]).await.unwrap();
+    let mut heard = Vec::new();
+    bench.client.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"BYE");
+    bench.client.shutdown().await.unwrap();
+    bench.relay.await.unwrap();
+}

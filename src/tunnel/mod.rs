@@ -21,7 +21,8 @@ pub struct Rules {
 
 /// ```text
 ///   Open ──end of one side──► HalfClosed ──end of the other──► Ended
-///     └──────────── idle, or a side lost ─────────────────────►─┘
+///    ├─a side is lost──► Lingering ──last words passed, or time is up──►─┤
+///    └──────────────────────────── idle ──────────────────────────────►──┘
 /// ```
 ///
 /// Call [`Session::handle_bytes`] for what was read from a side, [`Session::handle_end`] when a side says it is done, and
@@ -40,8 +41,18 @@ pub struct Session {
 enum State {
     Open,
     HalfClosed(Side),
+    /// One side can take no more. What it had sent before still passes, and what the other one sends is thrown away, so
+    /// that closing does not reset a connection whose last bytes are on their way.
+    Lingering {
+        lost: Side,
+        reason: Reason,
+        until: Instant,
+    },
     Ended(Reason),
 }
+
+/// How long last words may take.
+const LINGER: Duration = Duration::from_secs(2);
 
 impl Session {
     pub fn new(rules: Rules, now: Instant) -> Session {
@@ -60,39 +71,57 @@ impl Session {
     pub fn handle_end(&mut self, of: Side) {
         self.state = match self.state {
             State::Open => State::HalfClosed(of),
-            State::HalfClosed(Side::Client) if of == Side::Backend => State::Ended(Reason::ClientClosed),
-            State::HalfClosed(Side::Backend) if of == Side::Client => State::Ended(Reason::BackendClosed),
-            State::HalfClosed(_) | State::Ended(_) => self.state,
+            State::HalfClosed(first) if first != of => State::Ended(closed_by(first)),
+            State::Lingering { lost, reason, .. } if of != lost => State::Ended(reason),
+            State::HalfClosed(_) | State::Lingering { .. } | State::Ended(_) => self.state,
         };
     }
 
-    /// The connection of a side failed. After that side had said it is done, or the other one, this is how many peers
-    /// close, and counts as the close it completes.
-    pub fn handle_lost(&mut self, side: Side) {
-        self.state = match (self.state, side) {
-            (State::Open, Side::Client) => State::Ended(Reason::ClientLost),
-            (State::Open, Side::Backend) => State::Ended(Reason::BackendLost),
-            (State::HalfClosed(Side::Client), _) => State::Ended(Reason::ClientClosed),
-            (State::HalfClosed(Side::Backend), _) => State::Ended(Reason::BackendClosed),
-            (State::Ended(reason), _) => State::Ended(reason),
+    /// The connection of a side failed. After one of them had said it is done, this is how many peers close, and counts as
+    /// the close it completes.
+    pub fn handle_lost(&mut self, lost: Side, now: Instant) {
+        let reason = match (self.state, lost) {
+            (State::Open, Side::Client) => Reason::ClientLost,
+            (State::Open, Side::Backend) => Reason::BackendLost,
+            (State::HalfClosed(first), _) => closed_by(first),
+            (State::Lingering { reason, .. } | State::Ended(reason), _) => reason,
         };
+        self.state = match self.state {
+            State::Open => State::Lingering { lost, reason, until: now + LINGER },
+            State::HalfClosed(first) if first == lost => State::Lingering { lost, reason, until: now + LINGER },
+            // The other side had finished, or now both are lost.
+            State::HalfClosed(_) | State::Lingering { .. } | State::Ended(_) => State::Ended(reason),
+        };
+    }
+
+    /// Whether bytes for this side are thrown away.
+    pub fn is_lost(&self, side: Side) -> bool {
+        matches!(self.state, State::Lingering { lost, .. } if lost == side)
     }
 
     pub fn handle_time(&mut self, now: Instant) {
-        if self.poll_deadline().is_some_and(|deadline| deadline <= now) && self.ended().is_none() {
-            self.state = State::Ended(Reason::IdleTimeout);
+        if self.poll_deadline().is_some_and(|deadline| deadline <= now) {
+            self.state = match self.state {
+                State::Open | State::HalfClosed(_) => State::Ended(Reason::IdleTimeout),
+                State::Lingering { reason, .. } | State::Ended(reason) => State::Ended(reason),
+            };
         }
     }
 
     /// When [`Session::handle_time`] has something to do, unless bytes come first.
     pub fn poll_deadline(&self) -> Option<Instant> {
-        self.rules.idle_timeout.map(|idle| self.last_bytes + idle)
+        match self.state {
+            State::Lingering { until, .. } => Some(until),
+            State::Open | State::HalfClosed(_) | State::Ended(_) => {
+                self.rules.idle_timeout.map(|idle| self.last_bytes + idle)
+            }
+        }
     }
 
     pub fn ended(&self) -> Option<Reason> {
         match self.state {
             State::Ended(reason) => Some(reason),
-            State::Open | State::HalfClosed(_) => None,
+            State::Open | State::HalfClosed(_) | State::Lingering { .. } => None,
         }
     }
 
@@ -101,6 +130,13 @@ impl Session {
             Side::Client => self.from_client,
             Side::Backend => self.from_backend,
         }
+    }
+}
+
+fn closed_by(first: Side) -> Reason {
+    match first {
+        Side::Client => Reason::ClientClosed,
+        Side::Backend => Reason::BackendClosed,
     }
 }
 
@@ -129,16 +165,41 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_a_loss_unless_a_side_had_finished() {
-        let mut open = session(Instant::now());
-        open.handle_lost(Side::Backend);
+    fn a_lost_side_is_named_once_its_last_words_have_passed() {
+        let now = Instant::now();
+        let mut open = session(now);
+        open.handle_lost(Side::Backend, now);
+        assert!(open.is_lost(Side::Backend) && !open.is_lost(Side::Client));
+        assert_eq!((open.ended(), open.poll_deadline()), (None, Some(now + LINGER)));
+        open.handle_end(Side::Backend);
+        assert_eq!(open.ended(), None);
+        open.handle_end(Side::Client);
         assert_eq!(open.ended(), Some(Reason::BackendLost));
-        for lost in [Side::Client, Side::Backend] {
-            let mut half = session(Instant::now());
-            half.handle_end(Side::Client);
-            half.handle_lost(lost);
-            assert_eq!(half.ended(), Some(Reason::ClientClosed));
-        }
+    }
+
+    #[test]
+    fn last_words_have_their_time() {
+        let now = Instant::now();
+        let mut open = session(now);
+        open.handle_lost(Side::Client, now);
+        open.handle_bytes(Side::Backend, b"x", now + LINGER / 2);
+        open.handle_time(now + LINGER);
+        assert_eq!(open.ended(), Some(Reason::ClientLost));
+    }
+
+    #[test]
+    fn a_loss_after_an_end_completes_the_close() {
+        let now = Instant::now();
+        let mut half = session(now);
+        half.handle_end(Side::Client);
+        half.handle_lost(Side::Backend, now);
+        assert_eq!(half.ended(), Some(Reason::ClientClosed));
+        let mut half = session(now);
+        half.handle_end(Side::Client);
+        half.handle_lost(Side::Client, now);
+        assert_eq!(half.ended(), None);
+        half.handle_end(Side::Backend);
+        assert_eq!(half.ended(), Some(Reason::ClientClosed));
     }
 
     #[test]

@@ -103,6 +103,29 @@ fn a_side_that_resets_is_named() {
 }
 
 #[test]
+fn the_last_words_of_a_backend_arrive_while_the_client_still_sends() {
+    let backend = Backend::start(|mut served| {
+        served.switch("");
+        let mut first = [0];
+        served.stream.read_exact(&mut first).unwrap();
+        served.send("BYE");
+        // Closed with bytes unread, which resets the connection.
+    });
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    for _ in 0..20 {
+        let (mut stream, _) = gateway.open();
+        let mut writer = stream.try_clone().unwrap();
+        let flood = std::thread::spawn(move || {
+            let _ = writer.write_all(&vec![7; 1 << 20]);
+            let _ = writer.shutdown(std::net::Shutdown::Write);
+        });
+        read_exactly(&mut stream, b"BYE");
+        flood.join().unwrap();
+    }
+    gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"}", 0.0);
+}
+
+#[test]
 fn bytes_are_counted_while_the_tunnel_lives() {
     let backend = Backend::echo();
     let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
