@@ -62,8 +62,8 @@ impl UpstreamHandle {
         self.tell(server, self.cluster.failed(server, now));
     }
 
-    /// A server is there, and what it says cannot be used. That is counted, but does not take it out.
-    pub fn answered_wrong(&self, server: usize, reason: Reason) {
+    /// A server could not be used, and that says nothing of whether it is there: counted, but it is not taken out.
+    pub fn not_used(&self, server: usize, reason: Reason) {
         self.metrics[server].failed(reason);
     }
 
@@ -80,9 +80,9 @@ impl UpstreamHandle {
     }
 
     /// Sets the gauges that mirror what the cluster knows.
-    fn mirror(&self, now: Instant) {
+    fn mirror(&self) {
         for (server, metrics) in self.cluster.servers().iter().zip(&self.metrics) {
-            metrics.up.set(i64::from(server.is_up(now)));
+            metrics.up.set(i64::from(server.is_up()));
             metrics.tunnels.set(server.tunnels() as i64);
         }
     }
@@ -155,11 +155,11 @@ impl Generation {
     }
 
     /// Brings the gauges up to date that mirror what slots and servers count by themselves.
-    pub fn mirror_gauges(&self, now: Instant) {
+    pub fn mirror_gauges(&self) {
         for listener in &self.listeners {
             listener.metrics.connections.set(listener.connections.used() as i64);
         }
-        self.upstreams.iter().for_each(|upstream| upstream.mirror(now));
+        self.upstreams.iter().for_each(UpstreamHandle::mirror);
     }
 
     pub fn listener(&self, index: usize) -> &model::Listener {

@@ -15,7 +15,7 @@ pub fn status(generation: &Generation, lifecycle: &Lifecycle, started: Instant, 
         "open": lifecycle.open(),
         "listeners": listeners(generation),
         "routes": routes(generation),
-        "upstreams": upstreams(generation, now),
+        "upstreams": upstreams(generation),
         "not_in_force": generation.config.not_in_force.iter().map(|pending| &pending.key).collect::<Vec<_>>(),
     })
 }
@@ -52,7 +52,7 @@ fn routes(generation: &Generation) -> Vec<Value> {
         .collect()
 }
 
-fn upstreams(generation: &Generation, now: Instant) -> Vec<Value> {
+fn upstreams(generation: &Generation) -> Vec<Value> {
     generation
         .upstreams
         .iter()
@@ -66,7 +66,7 @@ fn upstreams(generation: &Generation, now: Instant) -> Vec<Value> {
                 .map(|(server, rules)| {
                     json!({
                         "address": server.address().to_string(),
-                        "up": server.is_up(now),
+                        "up": server.is_up(),
                         "tunnels": server.tunnels(),
                         "max_tunnels": rules.max_tunnels,
                         "weight": server.weight(),

@@ -35,6 +35,9 @@ pub struct Reply {
 pub enum DialError {
     #[error("connect failed: {0}")]
     Connect(io::Error),
+    /// Out of descriptors, ports or memory: no fault of the server.
+    #[error("cannot connect to anything: {0}")]
+    Local(io::Error),
     #[error("connect timed out")]
     ConnectTimeout,
     #[error("connection ended before an answer: {0}")]
@@ -50,7 +53,7 @@ pub enum DialError {
 impl DialError {
     pub fn reason(&self) -> Reason {
         match self {
-            DialError::Connect(_) => Reason::BackendUnavailable,
+            DialError::Connect(_) | DialError::Local(_) => Reason::BackendUnavailable,
             DialError::ConnectTimeout | DialError::AnswerTimeout => Reason::BackendTimeout,
             DialError::Lost(_) | DialError::Garbage | DialError::TooLarge => Reason::BackendHandshakeWrong,
         }
@@ -64,11 +67,18 @@ impl DialError {
 pub async fn connect(server: SocketAddr, deadline: &mut Deadline) -> Result<TcpStream, DialError> {
     let stream = match deadline.hold(TcpStream::connect(server)).await {
         Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if is_local(&error) => return Err(DialError::Local(error)),
         Ok(Err(error)) => return Err(DialError::Connect(error)),
         Err(TimedOut) => return Err(DialError::ConnectTimeout),
     };
     stream.set_nodelay(true).map_err(DialError::Connect)?;
     Ok(stream)
+}
+
+fn is_local(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const LOCAL: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| LOCAL.contains(&errno))
 }
 
 /// Sends the head and what belongs behind it in one write, and waits for the final answer's head.

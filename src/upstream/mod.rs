@@ -102,8 +102,13 @@ impl Cluster {
     /// Among the healthy, or among all where none of those left is healthy: a server that is out may be back, and asking it
     /// costs the client no more than the refusal it would get otherwise.
     fn next(&self, may: impl Fn(usize) -> bool, now: Instant) -> Option<usize> {
-        let healthy = |index: usize| may(index) && self.servers[index].is_up(now);
-        self.balancer.next(&self.servers, healthy).or_else(|| self.balancer.next(&self.servers, may))
+        let healthy = |index: usize| may(index) && self.servers[index].may_be_picked(now);
+        while let Some(index) = self.balancer.next(&self.servers, healthy) {
+            if self.servers[index].claim(self.rules.health.eject_time, now) {
+                return Some(index);
+            }
+        }
+        self.balancer.next(&self.servers, may)
     }
 
     /// A dial of the server at this position failed. Returns whether this one took it out.
@@ -126,6 +131,11 @@ pub enum Change {
 }
 
 impl Tried {
+    /// The last one may be tried again.
+    pub fn forget_last(&mut self) {
+        self.0.pop();
+    }
+
     fn has(&self, index: usize) -> bool {
         self.0.contains(&index)
     }

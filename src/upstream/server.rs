@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -26,12 +26,12 @@ pub struct State {
     slots: Slots,
     health: Mutex<Health>,
     /// Mirrors `health.out_until.is_some()`, so that a pick among healthy servers takes no lock.
-    out: AtomicUsize,
+    out: AtomicBool,
 }
 
 impl Default for State {
     fn default() -> State {
-        State { slots: Slots::new(None), health: Mutex::default(), out: AtomicUsize::new(0) }
+        State { slots: Slots::new(None), health: Mutex::default(), out: AtomicBool::new(false) }
     }
 }
 
@@ -81,10 +81,30 @@ impl Server {
         self.slots.used()
     }
 
-    /// Up, or on trial.
-    pub fn is_up(&self, now: Instant) -> bool {
-        self.state.out.load(Ordering::Relaxed) == 0
-            || self.state.health.lock().out_until.is_none_or(|out_until| out_until <= now)
+    /// Not taken out by failed dials. A server whose trial is due is still out.
+    pub fn is_up(&self) -> bool {
+        !self.state.out.load(Ordering::Relaxed)
+    }
+
+    /// Up, or due for its trial.
+    pub(super) fn may_be_picked(&self, now: Instant) -> bool {
+        self.is_up() || self.state.health.lock().out_until.is_none_or(|out_until| out_until <= now)
+    }
+
+    /// One client at a time finds out whether a server is back: whoever claims its trial puts off the next one.
+    pub(super) fn claim(&self, next_trial_in: Duration, now: Instant) -> bool {
+        if self.is_up() {
+            return true;
+        }
+        let mut health = self.state.health.lock();
+        match health.out_until {
+            Some(out_until) if out_until > now => false,
+            Some(_) => {
+                health.out_until = Some(now + next_trial_in);
+                true
+            }
+            None => true,
+        }
     }
 
     pub(super) fn take_slot(&self) -> Option<TunnelSlot> {
@@ -94,16 +114,16 @@ impl Server {
     pub(super) fn failed(&self, fall: u32, out_for: Duration, now: Instant) -> Change {
         let mut health = self.state.health.lock();
         let change = health.failed(fall, out_for, now);
-        self.state.out.store(usize::from(health.out_until.is_some()), Ordering::Relaxed);
+        self.state.out.store(health.out_until.is_some(), Ordering::Relaxed);
         change
     }
 
     pub(super) fn succeeded(&self) -> Change {
-        if self.state.out.load(Ordering::Relaxed) == 0 && self.state.health.lock().failures == 0 {
+        if self.is_up() && self.state.health.lock().failures == 0 {
             return Change::None;
         }
         let change = self.state.health.lock().succeeded();
-        self.state.out.store(0, Ordering::Relaxed);
+        self.state.out.store(false, Ordering::Relaxed);
         change
     }
 }
