@@ -66,6 +66,7 @@ pub struct Listener {
     pub max_connections: Whole,
     pub header_timeout: Text,
     pub header_limit: Text,
+    pub body_timeout: Text,
     pub keepalive_timeout: Text,
     pub trusted_proxies: Texts,
 }

@@ -98,6 +98,8 @@ pub struct Listener {
     pub header_timeout: Duration,
     /// Bytes of a request head, at most.
     pub header_limit: usize,
+    /// Each wait for more of a plain request's body, and for the client to take more of an answer.
+    pub body_timeout: Duration,
     /// How long a connection may stay without a request.
     pub keepalive_timeout: Duration,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed and extended instead of dropped.

@@ -105,6 +105,7 @@ impl Page<'_> {
         self.set("max_connections", listener.max_connections);
         self.set("header_timeout", duration(listener.header_timeout));
         self.set("header_limit", size(listener.header_limit as u64));
+        self.set("body_timeout", duration(listener.body_timeout));
         self.set("keepalive_timeout", duration(listener.keepalive_timeout));
         self.set("trusted_proxies", list(&listener.trusted_proxies));
     }

@@ -23,8 +23,8 @@ impl Edge {
         loop {
             let accepted = tokio::select! {
                 biased;
-                accepted = listener.accept() => accepted,
                 _ = &mut stop => return,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((socket, client)) => {

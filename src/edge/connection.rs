@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::arrival::Arrival;
 use super::head_reader::{self, Patience, Received};
-use super::refusal::{self, Client};
+use super::refusal::{self, About, Client};
 use super::{Edge, plain, upgrade};
 use crate::generation::Generation;
 use crate::handshake::request::{Body, Head, HeadError, Intent};
@@ -30,7 +30,7 @@ pub async fn serve(edge: Arc<Edge>, mut stream: TcpStream, client: SocketAddr, s
     if connection.is_none() {
         let Some(_told) = edge.turned_away.take() else { return };
         let arrival = Arrival::new(edge, &generation, client);
-        refusal::refuse(Client::Unread(&mut stream), &arrival, None, None, Reason::LimitConnections).await;
+        refusal::refuse(Client::Unread(&mut stream), &arrival, None, Reason::LimitConnections, None).await;
         return;
     }
     let mut patience = first_patience(edge, &generation);
@@ -45,7 +45,7 @@ pub async fn serve(edge: Arc<Edge>, mut stream: TcpStream, client: SocketAddr, s
         match received {
             Received::Gone => return,
             Received::Refused(reason) => {
-                refusal::refuse(Client::Unread(&mut stream), &arrival, None, None, reason).await;
+                refusal::refuse(Client::Unread(&mut stream), &arrival, None, reason, None).await;
                 return;
             }
             Received::Head(length) => {
@@ -95,11 +95,11 @@ async fn dispatch(
         Ok(head) => head,
         Err(error) => {
             let reason = reason_of(error);
-            refusal::refuse(Client::Unread(&mut stream), arrival, None, None, reason).await;
+            refusal::refuse(Client::Unread(&mut stream), arrival, None, reason, None).await;
             return Next::Nothing;
         }
     };
-    let decision = arrival.generation.policy.decide(arrival.edge.listener, &head);
+    let mut decision = arrival.generation.policy.decide(arrival.edge.listener, &head);
     match head.intent() {
         Intent::Upgrade => {
             let connection =
@@ -108,16 +108,17 @@ async fn dispatch(
                 .await;
             Next::Nothing
         }
-        Intent::Plain => match decision.verdict {
+        Intent::Plain => match decision.take_verdict() {
             Ok(permit) => {
-                let ticket = plain::ticket(arrival, &head, permit);
+                let ticket = plain::ticket(arrival, &head, permit, bytes.len() - length);
                 drop(head);
                 plain::hand_over(arrival, stream, bytes, ticket, shutdown).await.map_or(Next::Nothing, Next::Head)
             }
             Err(reason) => {
                 let unread = length < bytes.len() || head.body != Body::None;
                 let client = if unread { Client::Unread(&mut stream) } else { Client::Read(&mut stream) };
-                refusal::refuse(client, arrival, Some(&head), Some(&decision), reason).await;
+                let about = About { head: &head, decision: &decision };
+                refusal::refuse(client, arrival, Some(about), reason, None).await;
                 Next::Nothing
             }
         },

@@ -9,12 +9,14 @@ use tokio::net::TcpStream;
 
 use super::arrival::Arrival;
 use super::lent;
-use crate::handshake::request::Head;
+use crate::handshake::request::{Body, Head, Http};
 use crate::policy::Permit;
-use crate::proxy::Ticket;
+use crate::proxy::{Next, Ticket};
 
 /// What pingora-proxy's hooks need to know of a request. They read nothing of it a second time.
-pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit) -> Ticket {
+/// `behind` counts the bytes read behind the head.
+pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit, behind: usize) -> Ticket {
+    let is_last = arrival.edge.lifecycle.is_draining() || head.http == Http::V1_0 || is_pipelined(head, behind);
     Ticket {
         generation: std::sync::Arc::clone(arrival.generation),
         permit,
@@ -26,9 +28,21 @@ pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit) -> Ticket 
         method: head.method.to_owned(),
         host: head.host.map(|host| host.authority.to_owned()),
         path: head.path.to_owned(),
+        path_and_query: head.path_and_query.to_owned(),
+        next: if is_last { Next::Closes } else { Next::MayCome },
         origin: head.text("Origin").map(str::to_owned),
         user_agent: head.text("User-Agent").map(str::to_owned),
         work: arrival.edge.lifecycle.work(),
+    }
+}
+
+/// Whether another request was sent before this one was answered. Pingora drops its bytes, so the client has to be told
+/// that the connection ends (RFC 9112 §9.6). Behind a chunked body only Pingora could tell.
+fn is_pipelined(head: &Head<'_>, behind: usize) -> bool {
+    match head.body {
+        Body::None => behind > 0,
+        Body::Length(length) => behind as u64 > length,
+        Body::Chunked => false,
     }
 }
 
@@ -41,8 +55,6 @@ pub async fn hand_over(
     shutdown: &ShutdownWatch,
 ) -> Option<TcpStream> {
     let mut session = ServerSession::new_http1(lent::lend(stream));
-    let keepalive = arrival.generation.listener(arrival.edge.listener).keepalive_timeout;
-    session.set_keepalive((!arrival.edge.lifecycle.is_draining()).then_some(keepalive.as_secs().max(1)));
     session.set_pipelined_prefix(bytes);
     session.set_connection_user_context(Some(Box::new(ticket)));
     let back = arrival.edge.proxy.process_new_http(session, shutdown).await?;

@@ -47,14 +47,21 @@ enum Judged {
     Wrong(Wrong),
 }
 
+/// Why no server could be used: what the last try came to.
+pub struct Failure {
+    pub reason: Reason,
+    /// More than the code says, for the log.
+    pub detail: Option<String>,
+}
+
 /// # Errors
-/// The reason of the last try, when no server switched or refused.
+/// When no server switched or refused.
 pub async fn reach(
     arrival: &Arrival<'_>,
     permit: &Permit,
     offer: Offer<'_>,
     noted: &mut Vec<Reason>,
-) -> Result<Reached, Reason> {
+) -> Result<Reached, Failure> {
     let upstream = arrival.generation.upstream(permit);
     let route = arrival.generation.policy.route(permit.route());
     let mut tried = Tried::default();
@@ -62,9 +69,9 @@ pub async fn reach(
     while tried.count() < upstream.cluster.rules().tries {
         let picked = match upstream.cluster.pick(permit, &mut tried, Instant::now()) {
             Ok(picked) => picked,
-            Err(reason) => return Err(last.unwrap_or(reason)),
+            Err(reason) => return Err(last.unwrap_or(Failure { reason, detail: None })),
         };
-        let reason = match dial_one(arrival, upstream, picked.index(), offer).await {
+        let failure = match dial_one(arrival, upstream, picked.index(), offer).await {
             Ok(reply) => match judge(&reply.answer(), route, offer) {
                 Judged::Switching => return Ok(switching(picked, reply)),
                 Judged::Refused(framing) => return Ok(Reached::Refused { reply, framing }),
@@ -75,16 +82,16 @@ pub async fn reach(
                 }
                 Judged::Wrong(wrong) => {
                     let server = picked.server.address();
-                    tracing::warn!(id = %arrival.id, %server, wrong = wrong.as_str(), "backend answered a wrong 101");
-                    upstream.answered_wrong(picked.index(), Reason::BackendHandshakeWrong);
-                    Reason::BackendHandshakeWrong
+                    tracing::warn!(id = %arrival.id, %server, wrong = wrong.as_str(), "backend answered a wrong handshake");
+                    upstream.not_used(picked.index(), Reason::BackendHandshakeWrong);
+                    Failure { reason: Reason::BackendHandshakeWrong, detail: Some(wrong.as_str().to_owned()) }
                 }
             },
-            Err(error) => error.reason(),
+            Err(error) => Failure { reason: error.reason(), detail: Some(error.to_string()) },
         };
-        last = Some(reason);
+        last = Some(failure);
     }
-    Err(last.unwrap_or(Reason::BackendUnavailable))
+    Err(last.unwrap_or(Failure { reason: Reason::BackendUnavailable, detail: None }))
 }
 
 fn switching(picked: Picked<'_>, reply: Reply) -> Reached {
@@ -110,6 +117,10 @@ async fn dial_one(
     let answered = answered.await;
     match &answered {
         Ok(_) => upstream.reached(server),
+        Err(DialError::Local(error)) => {
+            tracing::error!(id = %arrival.id, server = %address, %error, "the gateway cannot connect to anything");
+            upstream.not_used(server, Reason::BackendUnavailable);
+        }
         Err(error) => {
             tracing::debug!(id = %arrival.id, server = %address, %error, "dial failed");
             upstream.not_reached(server, error.reason(), Instant::now());

@@ -26,18 +26,26 @@ pub enum Client<'s> {
     Unread(&'s mut TcpStream),
 }
 
+/// What is known of a request whose head could be read.
+#[derive(Clone, Copy)]
+pub struct About<'a> {
+    pub head: &'a Head<'a>,
+    pub decision: &'a Decision,
+}
+
 /// Answers, counts and logs one refused request.
 pub async fn refuse(
     client: Client<'_>,
     arrival: &Arrival<'_>,
-    head: Option<&Head<'_>>,
-    decision: Option<&Decision>,
+    about: Option<About<'_>>,
     reason: Reason,
+    detail: Option<&str>,
 ) {
-    let versions = decision.and_then(|decision| arrival.generation.policy.advertised(decision, reason));
-    let bytes = answer::refusal(reason, versions);
-    count(arrival, head, decision, reason);
-    send(client, &bytes).await;
+    let versions = about.and_then(|about| arrival.generation.policy.advertised(about.decision, reason));
+    let request = arrival.event(about.map(|about| about.head), about.and_then(|about| about.decision.route));
+    let status = answer::status(reason);
+    arrival.edge.current.observer().refused(&Refused { request, reason, status, detail });
+    send(client, &answer::refusal(reason, versions)).await;
 }
 
 /// Sends the last bytes that a client gets.
@@ -66,12 +74,4 @@ async fn linger(stream: &mut TcpStream) {
     };
     // Time is up or not: the connection ends now.
     let _ = timeout(LINGER, drain).await;
-}
-
-fn count(arrival: &Arrival<'_>, head: Option<&Head<'_>>, decision: Option<&Decision>, reason: Reason) {
-    let route = decision.and_then(|decision| decision.route);
-    let request = arrival.event(head, route);
-    let status = answer::status(reason);
-    let observer = arrival.edge.current.observer();
-    observer.refused(&Refused { request, reason, status, detail: None });
 }

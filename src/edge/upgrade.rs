@@ -8,10 +8,11 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::arrival::Arrival;
 use super::reach::{self, Reached};
-use super::refusal::{self, Client};
+use super::refusal::{self, About, Client};
 use super::relayed;
 use crate::config::model::Extensions;
 use crate::dial::head::{Offers, Origin};
@@ -28,6 +29,9 @@ use crate::tunnel::Session;
 
 /// Bytes of the third key that a version-0 client sends behind its head.
 const KEY3_BYTES: usize = 8;
+
+/// What nginx made customary for a client that left before its answer. It never goes on the wire.
+const CLIENT_GONE: u16 = 499;
 
 /// An upgrade as it arrived.
 pub struct Request<'a> {
@@ -46,6 +50,8 @@ struct Admitted<'a> {
     permit: Permit,
     connection: Slot,
     route: Slot,
+    /// A drain waits for the handshake as it does for the tunnel.
+    alive: TaskTrackerToken,
 }
 
 pub async fn serve(arrival: &Arrival<'_>, mut stream: TcpStream, request: Request<'_>) {
@@ -55,17 +61,21 @@ pub async fn serve(arrival: &Arrival<'_>, mut stream: TcpStream, request: Reques
         Ok(permit) => permit,
         Err(reason) => {
             let client = if early.is_empty() { Client::Read(&mut stream) } else { Client::Unread(&mut stream) };
-            return refusal::refuse(client, arrival, Some(&head), Some(&decision), reason).await;
+            let about = About { head: &head, decision: &decision };
+            return refusal::refuse(client, arrival, Some(about), reason, None).await;
         }
     };
     let Some(route) = arrival.generation.route(&permit).tunnels.take() else {
         let client = Client::Unread(&mut stream);
-        return refusal::refuse(client, arrival, Some(&head), Some(&decision), Reason::LimitTunnels).await;
+        let about = About { head: &head, decision: &decision };
+        return refusal::refuse(client, arrival, Some(about), Reason::LimitTunnels, None).await;
     };
-    let mut admitted = Admitted { head, early: early.to_vec(), decision, permit, connection, route };
+    let alive = arrival.edge.lifecycle.work();
+    let mut admitted = Admitted { head, early: early.to_vec(), decision, permit, connection, route, alive };
     if let Err(reason) = read_key3(arrival, &mut stream, &mut admitted).await {
         let client = Client::Unread(&mut stream);
-        return refusal::refuse(client, arrival, Some(&admitted.head), Some(&admitted.decision), reason).await;
+        let about = About { head: &admitted.head, decision: &admitted.decision };
+        return refusal::refuse(client, arrival, Some(about), reason, None).await;
     }
     connect(arrival, stream, admitted).await;
 }
@@ -81,7 +91,7 @@ fn tell(arrival: &Arrival<'_>, head: &Head<'_>, decision: &Decision) {
 }
 
 fn take_verdict(arrival: &Arrival<'_>, decision: &mut Decision) -> Result<Permit, Reason> {
-    let verdict = std::mem::replace(&mut decision.verdict, Err(Reason::Draining));
+    let verdict = decision.take_verdict();
     if verdict.is_ok() && arrival.edge.lifecycle.is_draining() { Err(Reason::Draining) } else { verdict }
 }
 
@@ -122,8 +132,9 @@ async fn connect(arrival: &Arrival<'_>, mut client: TcpStream, mut admitted: Adm
         Ok(Reached::Switching(picked)) => open(arrival, client, admitted, picked).await,
         Ok(Reached::Refused { reply, framing }) => relay_refusal(arrival, &mut client, &admitted, reply, framing).await,
         Err(failure) => {
-            let client = Client::Unread(&mut client);
-            refusal::refuse(client, arrival, Some(&admitted.head), Some(&admitted.decision), failure).await;
+            let about = About { head: &admitted.head, decision: &admitted.decision };
+            let detail = failure.detail.as_deref();
+            refusal::refuse(Client::Unread(&mut client), arrival, Some(about), failure.reason, detail).await;
         }
     }
 }
@@ -137,7 +148,9 @@ async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'
     let switching = relayed::switching(&reached.reply.answer());
     reached.reply.deadline.restart(upstream.handshake_timeout);
     if !matches!(reached.reply.deadline.hold(client.write_all(&switching)).await, Ok(Ok(()))) {
-        return;
+        let request = arrival.event(Some(&admitted.head), admitted.decision.route);
+        let (reason, status) = (Reason::ClientLost, CLIENT_GONE);
+        return arrival.edge.current.observer().refused(&Refused { request, reason, status, detail: None });
     }
     let answer = reached.reply.answer();
     let opened_at = Instant::now();
@@ -161,7 +174,7 @@ async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'
             route: admitted.route,
             server: reached.slot,
             gauge,
-            alive: arrival.edge.lifecycle.work(),
+            alive: admitted.alive,
         },
         route,
     };

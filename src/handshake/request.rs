@@ -210,7 +210,7 @@ fn split_target<'b>(method: &str, target: &'b str, host: Option<Host<'_>>) -> Re
     }
     let path_and_query = if target.starts_with('/') { target } else { after_authority(target, host)? };
     let path = path_and_query.split_once('?').map_or(path_and_query, |(path, _)| path);
-    if path.split('/').any(is_dot_segment) {
+    if segments(path).any(is_dot_segment) {
         return Err(HeadError::Target);
     }
     Ok((path, path_and_query))
@@ -227,6 +227,23 @@ fn after_authority<'b>(target: &'b str, host: Option<Host<'_>>) -> Result<&'b st
         Some(host) if host.authority.eq_ignore_ascii_case(authority) => Ok(path),
         Some(_) | None => Err(HeadError::Target),
     }
+}
+
+/// What some backend takes for a segment: between slashes, plain or percent-encoded, without `;` parameters.
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(path);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let is_separator = |at: usize| {
+            let encoded =
+                text.get(at + 1..at + 3).is_some_and(|hex| ["2f", "5c"].iter().any(|s| hex.eq_ignore_ascii_case(s)));
+            text.as_bytes()[at] == b'/' || text.as_bytes()[at] == b'%' && encoded
+        };
+        let end = (0..text.len()).find(|&at| is_separator(at));
+        rest = end.map(|at| &text[at + if text.as_bytes()[at] == b'%' { 3 } else { 1 }..]);
+        let segment = &text[..end.unwrap_or(text.len())];
+        Some(segment.split_once(';').map_or(segment, |(segment, _)| segment))
+    })
 }
 
 /// `.` and `..`, percent-encoded or not (RFC 3986 §6.2.2.3): a backend would resolve them to a path that no route saw.
@@ -359,9 +376,22 @@ mod tests {
             assert!(target("GET", good).is_ok(), "{good}");
         }
         assert!(target("OPTIONS", "*").is_ok());
-        for bad in
-            ["*", "a:80", "http://b/", "http://a", "ftp://a/", "/#f", "/../x", "/x/.", "/%2E%2e/x", "/a\\b", "/ä"]
-        {
+        for bad in [
+            "*",
+            "a:80",
+            "http://b/",
+            "http://a",
+            "ftp://a/",
+            "/ws/..%2fx",
+            "/ws/..;/x",
+            "/a%5C..%5Cx",
+            "/#f",
+            "/../x",
+            "/x/.",
+            "/%2E%2e/x",
+            "/a\\b",
+            "/ä",
+        ] {
             assert_eq!(target("GET", bad), Err(HeadError::Target), "{bad}");
         }
     }

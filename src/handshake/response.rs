@@ -67,7 +67,9 @@ impl<'b> Answer<'b> {
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
             Ok(_) | Err(_) => return Err(NotAnAnswer),
         }
-        let (Some(status), Some(minor)) = (response.code, response.version) else { return Err(NotAnAnswer) };
+        let (Some(status @ 100..=599), Some(minor)) = (response.code, response.version) else {
+            return Err(NotAnAnswer);
+        };
         let fields = response
             .headers
             .iter()

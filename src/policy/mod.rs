@@ -9,7 +9,7 @@ pub use route::Route;
 
 use crate::config::Config;
 use crate::config::model::PlainHttp;
-use crate::handshake::request::{Head, Intent};
+use crate::handshake::request::{Head, Intent, nominates_protected_field};
 use crate::handshake::{Asked, VersionList};
 use crate::reason::Reason;
 
@@ -35,6 +35,13 @@ impl Permit {
 
     pub fn asked(&self) -> Option<Asked> {
         self.asked
+    }
+}
+
+impl Decision {
+    /// The verdict, which can be taken once: there is one permit for one request.
+    pub fn take_verdict(&mut self) -> Result<Permit, Reason> {
+        std::mem::replace(&mut self.verdict, Err(Reason::Draining))
     }
 }
 
@@ -75,11 +82,9 @@ impl Policy {
         let route = &self.routes[index];
         let mut decision = Decision { route: Some(index), noted: Vec::new(), verdict: Err(Reason::PlainHttpRefused) };
         match head.intent() {
-            Intent::Plain => {
-                if route.rules().plain_http == PlainHttp::Forward {
-                    decision.verdict = Ok(Permit { route: index, asked: None });
-                }
-            }
+            Intent::Plain if route.rules().plain_http == PlainHttp::Refuse => {}
+            Intent::Plain if nominates_protected_field(&head.fields) => decision.verdict = Err(Reason::HeaderNominated),
+            Intent::Plain => decision.verdict = Ok(Permit { route: index, asked: None }),
             Intent::Upgrade => {
                 let asked = head.asked();
                 for check in &CHECKS {

@@ -4,9 +4,12 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::reason::Reason;
 
-/// Why a plain request got no answer of a backend, or `None` where the client itself went away or broke its body.
+/// Why a plain request got no answer of a backend, or `None` where the client itself went away.
 pub fn reason(error: &Error) -> Option<Reason> {
     match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Some(Reason::HeadTimeout),
+        // Pingora's own name for a body that breaks its chunks.
+        (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader | ErrorType::Custom(_)) => Some(Reason::HeadMalformed),
         (ErrorSource::Downstream, _) => None,
         (_, ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout) => {
             Some(Reason::BackendTimeout)

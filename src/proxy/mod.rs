@@ -5,4 +5,4 @@ mod failure;
 mod forwarded;
 mod service;
 
-pub use service::{PlainProxy, Ticket};
+pub use service::{Next, PlainProxy, Ticket};

@@ -41,10 +41,20 @@ pub struct Ticket {
     pub method: String,
     pub host: Option<String>,
     pub path: String,
+    /// What goes into the request line, whatever form the client used.
+    pub path_and_query: String,
+    pub next: Next,
     pub origin: Option<String>,
     pub user_agent: Option<String>,
     /// A drain waits for the request.
     pub work: TaskTrackerToken,
+}
+
+/// Whether the connection may carry another request after this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    MayCome,
+    Closes,
 }
 
 /// One request on its way through the phases.
@@ -92,7 +102,13 @@ impl ProxyHttp for PlainProxy {
 
     /// Upgrade tokens that are not `websocket` end here, so that Pingora sees no upgrade on either side.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        context.ticket()?;
+        let ticket = context.ticket()?;
+        if ticket.next == Next::Closes {
+            session.set_keepalive(None);
+        }
+        let patience = ticket.generation.listener(ticket.listener).body_timeout;
+        session.set_read_timeout(Some(patience));
+        session.set_write_timeout(Some(patience));
         session.req_header_mut().remove_header("Upgrade");
         Ok(false)
     }
@@ -123,6 +139,10 @@ impl ProxyHttp for PlainProxy {
     ) -> Result<()> {
         let ticket = context.ticket()?;
         header.remove_header("Upgrade");
+        // The route was decided on the path; an absolute form could name another host (RFC 9112 §3.2.2).
+        if header.raw_path() != ticket.path_and_query.as_bytes() {
+            header.set_raw_path(ticket.path_and_query.as_bytes())?;
+        }
         // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1, which may not (RFC 9112 §3.2).
         if let (None, Some(server)) = (&ticket.host, context.server()) {
             header.insert_header("Host", server.address().to_string())?;
@@ -140,11 +160,41 @@ impl ProxyHttp for PlainProxy {
         if header.status.as_u16() == 101 {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "101 to a request that is no upgrade");
         }
-        header.remove_header("Keep-Alive");
         if let (Some(server), Ok(ticket)) = (context.server, context.ticket()) {
             ticket.generation.upstream(&ticket.permit).reached(server);
         }
         Ok(())
+    }
+
+    /// What belongs to the backend's own hop ends here, and an HTTP/1.0 client cannot read chunks (RFC 9112 §6.1).
+    async fn response_filter(&self, session: &mut Session, header: &mut ResponseHeader, _: &mut Context) -> Result<()> {
+        for name in ["Keep-Alive", "Proxy-Connection", "Upgrade"] {
+            header.remove_header(name);
+        }
+        if session.req_header().version == http::Version::HTTP_10 {
+            header.remove_header("Transfer-Encoding");
+        }
+        Ok(())
+    }
+
+    /// A kept connection that the backend had closed meanwhile says nothing of the server: it is asked once more, afresh.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        context: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        if session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated() {
+            error.retry.decide_reuse(client_reused);
+        } else {
+            error.set_retry(false);
+        }
+        if error.retry() {
+            context.tried.forget_last();
+        }
+        error
     }
 
     /// Nothing was sent yet, so the next server may be asked.
@@ -182,7 +232,7 @@ impl ProxyHttp for PlainProxy {
         }
         self.current.observer().answered(&Answered {
             request: ticket.request(),
-            status: session.response_written().map_or(0, |header| header.status.as_u16()),
+            status: session.response_written().map_or(CLIENT_GONE, |header| header.status.as_u16()),
             server: context.server().map(Server::address),
             bytes: session.body_bytes_sent() as u64,
             duration: ticket.at.elapsed(),
@@ -199,6 +249,9 @@ impl ProxyHttp for PlainProxy {
     }
 }
 
+/// What nginx made customary for a client that left before its answer. It never goes on the wire.
+const CLIENT_GONE: u16 = 499;
+
 /// How long an unused connection to a backend is kept for the next request.
 const IDLE_BACKEND_CONNECTION: Duration = Duration::from_secs(60);
 
@@ -212,7 +265,7 @@ impl PlainProxy {
         if failure::is_of_connecting(error) {
             upstream.not_reached(server, reason, Instant::now());
         } else {
-            upstream.answered_wrong(server, reason);
+            upstream.not_used(server, reason);
         }
     }
 }

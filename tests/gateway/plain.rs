@@ -133,3 +133,84 @@ fn a_request_of_http_1_0_goes_on_with_a_host() {
     let seen = backend.recorded().to_ascii_lowercase();
     assert!(seen.contains(&format!("host: {}\r\n", backend.address())), "{seen}");
 }
+
+#[test]
+fn a_kept_connection_that_the_backend_closed_is_replaced() {
+    // Answers one request and closes when the next one comes.
+    let backend = Backend::start(|mut served| {
+        served.head();
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        let mut next = [0];
+        let _ = served.stream.peek(&mut next);
+    });
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    let mut stream = gateway.connect();
+    for _ in 0..6 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let answer = read_answer(&mut stream);
+        assert!(answer.ends_with("ok"), "{answer}");
+    }
+    assert_eq!(backend.connections(), 6);
+}
+
+#[test]
+fn an_http_1_0_client_gets_no_chunks() {
+    let backend = Backend::start(|mut served| {
+        served.head();
+        served.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+        served.until_end();
+    });
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    let answer = gateway.ask("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert!(answer.ends_with("\r\n\r\nhello") && !answer.contains("chunked"), "{answer}");
+}
+
+#[test]
+fn a_pipelined_request_is_told_that_the_connection_ends() {
+    let backend = keeping();
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answer = gateway.ask(get.to_owned() + get);
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 1, "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close\r\n"), "{answer}");
+}
+
+#[test]
+fn a_plain_request_that_breaks_the_rules_is_400() {
+    let backend = keeping();
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    let nominates = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Forwarded-For\r\n\r\n";
+    assert_eq!(status(&gateway.ask(nominates)), 400);
+    assert_eq!(backend.connections(), 0);
+    let bad_chunk = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n";
+    assert_eq!(status(&gateway.ask(bad_chunk)), 400);
+}
+
+#[test]
+fn the_backend_gets_the_path_that_the_route_was_decided_on() {
+    let backend = keeping();
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", "paths = ['/x']"));
+    assert_eq!(status(&gateway.ask("GET http://a/x?y HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")), 200);
+    assert!(backend.recorded().starts_with("GET /x?y HTTP/1.1\r\n"), "{}", backend.recorded());
+}
+
+#[test]
+fn a_client_that_stalls_in_its_body_is_408_and_one_that_waits_for_its_answer_is_not_hurried() {
+    let slow = Backend::start(|mut served| {
+        if served.head().starts_with("GET") {
+            std::thread::sleep(std::time::Duration::from_millis(700));
+            served.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
+        }
+        served.until_end();
+    });
+    let gateway = Gateway::start_with("", "body_timeout = '300ms'", &route_to(&[slow.address()], "", ""));
+    let answer = gateway.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.ends_with("late"), "{answer}");
+    let stalled = gateway.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nab");
+    assert_eq!(status(&stalled), 408);
+    let blamed = format!(
+        "wsgate_backend_failures_total{{reason=\"backend-timeout\",server=\"{}\",upstream=\"u\"}}",
+        slow.address()
+    );
+    assert!(gateway.metric(&blamed).abs() < f64::EPSILON);
+}

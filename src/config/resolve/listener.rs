@@ -17,6 +17,7 @@ pub fn listener(findings: &mut Findings<'_>, given: &file::Listener, table: &Ran
     let max_connections = findings.whole(&given.max_connections, bounds::MAX_CONNECTIONS);
     let header_timeout = findings.duration(&given.header_timeout, bounds::HEADER_TIMEOUT);
     let header_limit = findings.size(&given.header_limit, bounds::HEADER_LIMIT);
+    let body_timeout = findings.duration(&given.body_timeout, bounds::BODY_TIMEOUT);
     let keepalive_timeout = findings.duration(&given.keepalive_timeout, bounds::KEEPALIVE_TIMEOUT);
     let trusted_proxies = findings.list(&given.trusted_proxies, |findings, text| {
         let network = text.get_ref().parse().ok();
@@ -35,6 +36,7 @@ pub fn listener(findings: &mut Findings<'_>, given: &file::Listener, table: &Ran
         max_connections,
         header_timeout,
         header_limit: usize::try_from(header_limit).unwrap_or(usize::MAX),
+        body_timeout,
         keepalive_timeout,
         trusted_proxies: trusted_proxies?,
     })
