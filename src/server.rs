@@ -42,7 +42,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// When an address is taken or the access log cannot be opened; nothing has been served then.
-pub fn run(config: Config) -> Result<ExitCode, StartError> {
+pub fn run(mut config: Config) -> Result<ExitCode, StartError> {
     let started = Instant::now();
     for pending in &config.not_in_force {
         warn!(key = pending.key, "not in force in this release: {}", pending.meanwhile);
@@ -52,6 +52,7 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         AccessLog::open(&config.log.access, metrics.access_log_dropped.clone()).map_err(StartError::AccessLog)?;
     let observer = Arc::new(Observer::new(metrics, access_log));
     let sockets = Sockets::bind(&config)?;
+    sockets.tell(&mut config);
     observer.metrics().apply(&config);
     let current = Arc::new(Current::new(config, Lasting::new(Arc::clone(&observer))));
     observer.metrics().reload_succeeded(SystemTime::now());
@@ -123,6 +124,15 @@ impl Sockets {
             listeners: listeners.collect::<Result<_, _>>()?,
             admin: config.admin.listen.map(|address| Bound::new("admin", address)).transpose()?,
         })
+    }
+}
+
+impl Sockets {
+    /// What the system chose for port 0 is what the configuration says from here on.
+    fn tell(&self, config: &mut Config) {
+        for (rules, bound) in config.listeners.iter_mut().zip(&self.listeners) {
+            rules.listen = bound.address;
+        }
     }
 }
 

@@ -65,19 +65,16 @@ impl Signals {
         }
     }
 
-    /// Until the drain is over, or a second signal cuts it short.
+    /// Until the drain is over, or a second signal that ends the process cuts it short.
     async fn drain(&self, streams: &mut Streams) {
         let drain = self.current.load().config.gateway.drain;
         info!(open = self.lifecycle.open(), "draining");
         tokio::select! {
-            drained = self.lifecycle.drain(drain.delay, drain.timeout) => {
-                match drained {
-                    Drained::Empty => info!("drained"),
-                    Drained::TimedOut { left } => warn!(left, "drain timed out"),
-                }
-            }
-            _ = streams.terminate.recv() => warn!(left = self.lifecycle.open(), "drain cut short"),
-            _ = streams.interrupt.recv() => warn!(left = self.lifecycle.open(), "drain cut short"),
+            drained = self.lifecycle.drain(drain.delay, drain.timeout) => match drained {
+                Drained::Empty => info!("drained"),
+                Drained::TimedOut { left } => warn!(left, "drain timed out"),
+            },
+            _ = self.until_told_to_end(streams) => warn!(left = self.lifecycle.open(), "drain cut short"),
         }
     }
 }

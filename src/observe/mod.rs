@@ -108,7 +108,7 @@ impl Observer {
     }
 
     fn count_http(&self, route: &str, status: u16) {
-        // Three digits whatever comes, `000` where a client left before its answer.
+        // Three digits whatever comes.
         let status = format!("{:03}", status.min(999));
         self.metrics.http_requests.with_label_values(&[route, &status]).inc();
     }

@@ -18,6 +18,8 @@ fn check(backend: &Backend, expected: u16, reason: &str) {
     let failures = format!("wsgate_backend_failures_total{{reason=\"{reason}\",server=\"{server}\",upstream=\"u\"}}");
     gateway.wait_for_metric(&failures, 1.0);
     gateway.wait_for_metric(&format!("wsgate_refusals_total{{reason=\"{reason}\",route=\"r\"}}"), 1.0);
+    gateway
+        .wait_for_access(|line| line["event"] == "refused" && line["reason"] == reason && line["detail"].is_string());
     gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"}", 0.0);
     gateway.wait_for_metric(&format!("wsgate_backend_tunnels{{server=\"{server}\",upstream=\"u\"}}"), 0.0);
 }
@@ -217,6 +219,9 @@ fn failed_dials_take_a_server_out_until_it_is_back() {
     assert!((gateway.metric(&up) - 1.0).abs() < f64::EPSILON);
     (0..8).for_each(|_| drop(gateway.open()));
     gateway.wait_for_log(|line| line["message"] == "backend is out after failed dials");
+    // Time alone does not bring it back.
+    std::thread::sleep(Duration::from_millis(350));
+    assert!(gateway.metric(&up).abs() < f64::EPSILON);
     // It comes back to life at the same address, and its trial brings it back in.
     let listener = std::net::TcpListener::bind(address).unwrap();
     std::thread::spawn(move || {

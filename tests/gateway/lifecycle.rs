@@ -140,3 +140,25 @@ fn a_taken_address_is_an_error_with_a_name() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains(&gateway.address().to_string()) && said.contains("`public`"), "{said}");
 }
+
+#[test]
+fn a_handshake_in_progress_finishes_and_its_tunnel_is_drained() {
+    let slow = Backend::start(|mut served| {
+        served.head();
+        std::thread::sleep(Duration::from_millis(700));
+        served.send(crate::backend::switching("") + "late");
+    });
+    let mut gateway = Gateway::start(&route_to(&[slow.address()], "", ""));
+    let mut stream = gateway.connect();
+    stream.write_all(upgrade("").as_bytes()).unwrap();
+    let until = Instant::now() + crate::harness::PATIENCE;
+    while slow.connections() == 0 {
+        assert!(Instant::now() < until, "the handshake does not reach the backend");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    gateway.signal(Signal::TERM);
+    assert_eq!(status(&crate::harness::read_head(&mut stream)), 101);
+    read_exactly(&mut stream, b"late");
+    finish(&stream);
+    assert_eq!(gateway.wait(), 0);
+}
