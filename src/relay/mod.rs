@@ -161,8 +161,8 @@ fn pump<R, W>(
                 Step::Waiting => return,
                 // If that was the second end, the sockets are closed now, and nobody has to be told.
                 Step::ReaderDone => session.handle_end(from),
-                Step::ReaderLost => session.handle_lost(from, now()),
-                Step::WriterLost => session.handle_lost(to, now()),
+                Step::ReaderLost => session.handle_unreadable(from, now()),
+                Step::WriterLost => session.handle_unwritable(to, now()),
             }
         }
     });

@@ -26,7 +26,7 @@ pub struct Rules {
 /// ```
 ///
 /// Call [`Session::handle_bytes`] for what was read from a side, [`Session::handle_end`] when a side says it is done, and
-/// [`Session::handle_lost`] when its connection fails; wake it with [`Session::handle_time`] at [`Session::poll_deadline`].
+/// [`Session::handle_unreadable`] or [`Session::handle_unwritable`] when its connection fails; wake it with [`Session::handle_time`] at [`Session::poll_deadline`].
 /// It has ended when [`Session::ended`] says why.
 #[derive(Debug)]
 pub struct Session {
@@ -41,14 +41,27 @@ pub struct Session {
 enum State {
     Open,
     HalfClosed(Side),
-    /// One side can take no more. What it had sent before still passes, and what the other one sends is thrown away, so
-    /// that closing does not reset a connection whose last bytes are on their way.
-    Lingering {
-        lost: Side,
-        reason: Reason,
-        until: Instant,
-    },
+    Lingering(Lingering),
     Ended(Reason),
+}
+
+/// One side can take no more. What it had sent before still passes, and what the other one sends is thrown away, so that
+/// closing does not reset a connection whose last bytes are on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lingering {
+    lost: Side,
+    reason: Reason,
+    until: Instant,
+    /// All that the lost side had sent was read.
+    words_passed: bool,
+    /// The other side has finished.
+    other_finished: bool,
+}
+
+impl Lingering {
+    fn next(self) -> State {
+        if self.words_passed && self.other_finished { State::Ended(self.reason) } else { State::Lingering(self) }
+    }
 }
 
 /// How long last words may take.
@@ -72,38 +85,45 @@ impl Session {
         self.state = match self.state {
             State::Open => State::HalfClosed(of),
             State::HalfClosed(first) if first != of => State::Ended(closed_by(first)),
-            State::Lingering { lost, reason, .. } if of != lost => State::Ended(reason),
-            State::HalfClosed(_) | State::Lingering { .. } | State::Ended(_) => self.state,
+            State::Lingering(lingering) if lingering.lost == of => Lingering { words_passed: true, ..lingering }.next(),
+            State::Lingering(lingering) => Lingering { other_finished: true, ..lingering }.next(),
+            State::HalfClosed(_) | State::Ended(_) => self.state,
         };
     }
 
-    /// The connection of a side failed. After one of them had said it is done, this is how many peers close, and counts as
-    /// the close it completes.
-    pub fn handle_lost(&mut self, lost: Side, now: Instant) {
-        let reason = match (self.state, lost) {
-            (State::Open, Side::Client) => Reason::ClientLost,
-            (State::Open, Side::Backend) => Reason::BackendLost,
-            (State::HalfClosed(first), _) => closed_by(first),
-            (State::Lingering { reason, .. } | State::Ended(reason), _) => reason,
+    /// Nothing more can be read from a side: its connection failed.
+    pub fn handle_unreadable(&mut self, side: Side, now: Instant) {
+        self.handle_unwritable(side, now);
+        self.handle_end(side);
+    }
+
+    /// Nothing more can be written to a side: its connection failed. What it sent before may still be read. After one of
+    /// them had said it is done, this is how many peers close, and counts as the close it completes.
+    pub fn handle_unwritable(&mut self, side: Side, now: Instant) {
+        let lost_while = |reason, words_passed, other_finished| {
+            Lingering { lost: side, reason, until: now + LINGER, words_passed, other_finished }.next()
         };
-        self.state = match self.state {
-            State::Open => State::Lingering { lost, reason, until: now + LINGER },
-            State::HalfClosed(first) if first == lost => State::Lingering { lost, reason, until: now + LINGER },
-            // The other side had finished, or now both are lost.
-            State::HalfClosed(_) | State::Lingering { .. } | State::Ended(_) => State::Ended(reason),
+        self.state = match (self.state, side) {
+            (State::Open, Side::Client) => lost_while(Reason::ClientLost, false, false),
+            (State::Open, Side::Backend) => lost_while(Reason::BackendLost, false, false),
+            (State::HalfClosed(first), _) => lost_while(closed_by(first), first == side, first != side),
+            // Its reads fail after its writes did, which is no news.
+            (State::Lingering(lingering), side) if lingering.lost == side => self.state,
+            // Now both are lost.
+            (State::Lingering(Lingering { reason, .. }) | State::Ended(reason), _) => State::Ended(reason),
         };
     }
 
     /// Whether bytes for this side are thrown away.
     pub fn is_lost(&self, side: Side) -> bool {
-        matches!(self.state, State::Lingering { lost, .. } if lost == side)
+        matches!(self.state, State::Lingering(lingering) if lingering.lost == side)
     }
 
     pub fn handle_time(&mut self, now: Instant) {
         if self.poll_deadline().is_some_and(|deadline| deadline <= now) {
             self.state = match self.state {
                 State::Open | State::HalfClosed(_) => State::Ended(Reason::IdleTimeout),
-                State::Lingering { reason, .. } | State::Ended(reason) => State::Ended(reason),
+                State::Lingering(Lingering { reason, .. }) | State::Ended(reason) => State::Ended(reason),
             };
         }
     }
@@ -111,7 +131,7 @@ impl Session {
     /// When [`Session::handle_time`] has something to do, unless bytes come first.
     pub fn poll_deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Lingering { until, .. } => Some(until),
+            State::Lingering(lingering) => Some(lingering.until),
             State::Open | State::HalfClosed(_) | State::Ended(_) => {
                 self.rules.idle_timeout.map(|idle| self.last_bytes + idle)
             }
@@ -121,7 +141,7 @@ impl Session {
     pub fn ended(&self) -> Option<Reason> {
         match self.state {
             State::Ended(reason) => Some(reason),
-            State::Open | State::HalfClosed(_) | State::Lingering { .. } => None,
+            State::Open | State::HalfClosed(_) | State::Lingering(_) => None,
         }
     }
 
@@ -165,23 +185,31 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_side_is_named_once_its_last_words_have_passed() {
+    fn a_lost_side_is_named_once_its_last_words_passed_and_the_other_finished() {
         let now = Instant::now();
+        for ends in [[Side::Backend, Side::Client], [Side::Client, Side::Backend]] {
+            let mut open = session(now);
+            open.handle_unwritable(Side::Backend, now);
+            assert!(open.is_lost(Side::Backend) && !open.is_lost(Side::Client));
+            assert_eq!((open.ended(), open.poll_deadline()), (None, Some(now + LINGER)));
+            open.handle_end(ends[0]);
+            assert_eq!(open.ended(), None);
+            open.handle_end(ends[1]);
+            assert_eq!(open.ended(), Some(Reason::BackendLost));
+        }
         let mut open = session(now);
-        open.handle_lost(Side::Backend, now);
-        assert!(open.is_lost(Side::Backend) && !open.is_lost(Side::Client));
-        assert_eq!((open.ended(), open.poll_deadline()), (None, Some(now + LINGER)));
-        open.handle_end(Side::Backend);
+        open.handle_unwritable(Side::Client, now);
+        open.handle_unreadable(Side::Client, now);
         assert_eq!(open.ended(), None);
-        open.handle_end(Side::Client);
-        assert_eq!(open.ended(), Some(Reason::BackendLost));
+        open.handle_end(Side::Backend);
+        assert_eq!(open.ended(), Some(Reason::ClientLost));
     }
 
     #[test]
     fn last_words_have_their_time() {
         let now = Instant::now();
         let mut open = session(now);
-        open.handle_lost(Side::Client, now);
+        open.handle_unwritable(Side::Client, now);
         open.handle_bytes(Side::Backend, b"x", now + LINGER / 2);
         open.handle_time(now + LINGER);
         assert_eq!(open.ended(), Some(Reason::ClientLost));
@@ -192,14 +220,18 @@ mod tests {
         let now = Instant::now();
         let mut half = session(now);
         half.handle_end(Side::Client);
-        half.handle_lost(Side::Backend, now);
+        half.handle_unreadable(Side::Backend, now);
         assert_eq!(half.ended(), Some(Reason::ClientClosed));
         let mut half = session(now);
         half.handle_end(Side::Client);
-        half.handle_lost(Side::Client, now);
+        half.handle_unwritable(Side::Client, now);
         assert_eq!(half.ended(), None);
         half.handle_end(Side::Backend);
         assert_eq!(half.ended(), Some(Reason::ClientClosed));
+        let mut both = session(now);
+        both.handle_unwritable(Side::Client, now);
+        both.handle_unwritable(Side::Backend, now);
+        assert_eq!(both.ended(), Some(Reason::ClientLost));
     }
 
     #[test]
