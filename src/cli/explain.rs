@@ -28,7 +28,10 @@ pub fn explain(config: &Path, listener: Option<&str>, head: Option<&Path>) -> Ex
             return ExitCode::from(super::USAGE);
         }
     };
-    let told = tell(&config, listener, &bytes);
+    let told = tell(&config, listener, &bytes.text);
+    if bytes.completed {
+        println!("       (line ends completed to CR LF, as a client would send them)");
+    }
     print!("{}", told.text);
     if told.passes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -127,9 +130,9 @@ fn read(head: Option<&Path>) -> io::Result<Vec<u8>> {
 }
 
 /// A head that a person typed has bare line feeds, and often no empty line. One with a carriage return is taken as it is.
-fn with_line_ends(bytes: &[u8]) -> Vec<u8> {
+fn with_line_ends(bytes: &[u8]) -> Typed {
     if bytes.contains(&b'\r') {
-        return bytes.to_vec();
+        return Typed { text: bytes.to_vec(), completed: false };
     }
     let mut out = Vec::with_capacity(bytes.len() + 64);
     for line in bytes.trim_ascii_end().split(|&byte| byte == b'\n') {
@@ -137,5 +140,11 @@ fn with_line_ends(bytes: &[u8]) -> Vec<u8> {
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
-    out
+    Typed { text: out, completed: true }
+}
+
+/// A head as it was given, or with the line ends that its author left out.
+struct Typed {
+    text: Vec<u8>,
+    completed: bool,
 }

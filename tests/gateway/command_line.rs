@@ -62,6 +62,9 @@ fn explain_shows_each_step_and_the_answer() {
     let refused = run(&["explain", "-c", &conf("minimal.toml")], head);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     let text = said(&refused);
+    assert!(text.contains("line ends completed"), "{text}");
+    let whole = run(&["explain", "-c", &conf("minimal.toml")], &(head.replace('\n', "\r\n") + "\r\n"));
+    assert!(whole.status.code() == Some(1) && !said(&whole).contains("line ends completed"), "{}", said(&whole));
     assert!(text.contains("REFUSE version is served") && text.contains("HTTP/1.1 426 Upgrade Required"), "{text}");
     let passed = run(&["explain", "-c", &conf("minimal.toml")], &head.replace("Version: 8", "Version: 13"));
     assert_eq!(passed.status.code(), Some(0), "{}", said(&passed));
