@@ -6,6 +6,9 @@ use crate::reason::Reason;
 /// Seconds after which a client may try again, where a refusal is temporary.
 pub const RETRY_AFTER_S: u32 = 5;
 
+/// What nginx made customary for a client that left before its answer. It never goes on the wire.
+pub const CLIENT_GONE: u16 = 499;
+
 /// The whole answer. `versions` is what client and route could use, for the reasons that tell it (RFC 6455 §4.4).
 pub fn refusal(reason: Reason, versions: Option<&VersionList>) -> Vec<u8> {
     let status = status(reason);

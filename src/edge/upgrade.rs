@@ -14,6 +14,7 @@ use super::arrival::Arrival;
 use super::reach::{self, Reached};
 use super::refusal::{self, About, Client};
 use super::relayed;
+use crate::answer;
 use crate::config::model::Extensions;
 use crate::dial::head::{Offers, Origin};
 use crate::dial::{self, Reply};
@@ -29,9 +30,6 @@ use crate::tunnel::Session;
 
 /// Bytes of the third key that a version-0 client sends behind its head.
 const KEY3_BYTES: usize = 8;
-
-/// What nginx made customary for a client that left before its answer. It never goes on the wire.
-const CLIENT_GONE: u16 = 499;
 
 /// An upgrade as it arrived.
 pub struct Request<'a> {
@@ -149,7 +147,7 @@ async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'
     reached.reply.deadline.restart(upstream.handshake_timeout);
     if !matches!(reached.reply.deadline.hold(client.write_all(&switching)).await, Ok(Ok(()))) {
         let request = arrival.event(Some(&admitted.head), admitted.decision.route);
-        let (reason, status) = (Reason::ClientLost, CLIENT_GONE);
+        let (reason, status) = (Reason::ClientLost, answer::CLIENT_GONE);
         return arrival.edge.current.observer().refused(&Refused { request, reason, status, detail: None });
     }
     let answer = reached.reply.answer();

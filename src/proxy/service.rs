@@ -20,7 +20,7 @@ use crate::dial::head::Trust;
 use crate::generation::{Current, Generation};
 use crate::observe::event::{Answered, Request, RequestId};
 use crate::policy::Permit;
-use crate::reason::Reason;
+use crate::reason::{By, Reason};
 use crate::upstream::{Server, Tried};
 
 /// The phases.
@@ -232,7 +232,7 @@ impl ProxyHttp for PlainProxy {
         }
         self.current.observer().answered(&Answered {
             request: ticket.request(),
-            status: session.response_written().map_or(CLIENT_GONE, |header| header.status.as_u16()),
+            status: session.response_written().map_or(answer::CLIENT_GONE, |header| header.status.as_u16()),
             server: context.server().map(Server::address),
             bytes: session.body_bytes_sent() as u64,
             duration: ticket.at.elapsed(),
@@ -249,18 +249,14 @@ impl ProxyHttp for PlainProxy {
     }
 }
 
-/// What nginx made customary for a client that left before its answer. It never goes on the wire.
-const CLIENT_GONE: u16 = 499;
-
 /// How long an unused connection to a backend is kept for the next request.
 const IDLE_BACKEND_CONNECTION: Duration = Duration::from_secs(60);
 
 impl PlainProxy {
+    /// A client's own fault is not its server's.
     fn count_failure(&self, context: &Context, error: &Error) {
-        let (Some(server), Ok(ticket), Some(reason)) = (context.server, context.ticket(), failure::reason(error))
-        else {
-            return;
-        };
+        let reason = failure::reason(error).filter(|reason| reason.by() == By::Backend);
+        let (Some(server), Ok(ticket), Some(reason)) = (context.server, context.ticket(), reason) else { return };
         let upstream = ticket.generation.upstream(&ticket.permit);
         if failure::is_of_connecting(error) {
             upstream.not_reached(server, reason, Instant::now());
