@@ -66,6 +66,11 @@ fn the_page_of_metrics_is_the_registry() {
     assert_eq!(listed, known);
 }
 
+#[test]
+fn the_versions_of_the_metrics_are_those_of_the_handshake() {
+    assert_eq!(wsgate::observe::metrics::VERSIONS, wsgate::handshake::Asked::LABELS);
+}
+
 /// Label names in one order, however they are written.
 fn labels(cell: &str) -> String {
     let mut names: Vec<&str> = cell

@@ -1,6 +1,7 @@
 //! Every metric family of the product in one place: name, labels, type, help. A label's value is of a closed set or a
 //! configured name, so a client cannot make series. It does not know when anything happens (that is
 //! [`super::Observer`]) nor any exposition format (that is `exposition`).
+//! It is longer than a file should be, because half of it is one table.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
