@@ -12,6 +12,7 @@ pub mod policy;
 pub mod reason;
 pub mod tunnel;
 pub mod upstream;
+pub mod wire;
 
 // I/O: thin, named for what it talks to.
 pub mod admin;

@@ -6,9 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part and the parts it may use. A part that is not named in a row may not be used by it.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("config", &[]),
     ("handshake", &[]),
+    ("wire", &[]),
     ("reason", &["handshake"]),
     ("answer", &["handshake", "reason"]),
     ("policy", &["handshake", "config", "reason"]),
@@ -46,8 +47,8 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
 ];
 
 /// The parts that decide. They know no socket, no clock and no runtime.
-const PURE: [&str; 10] =
-    ["config", "handshake", "reason", "answer", "policy", "limits", "upstream", "tunnel", "observe", "generation"];
+const PURE: [&str; 11] =
+    ["config", "handshake", "wire", "reason", "answer", "policy", "limits", "upstream", "tunnel", "observe", "generation"];
 
 const FORBIDDEN_IN_PURE: [&str; 9] =
     ["tokio", "pingora", "std::fs", "TcpStream", "Instant::now", "SystemTime::now", "env::", "std::thread", "std::io"];

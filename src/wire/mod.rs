@@ -1,0 +1,29 @@
+//! Frames as RFC 6455 §5 puts them on the wire: headers, opcodes, masks, close codes, legal order, and a reader of one
+//! direction that never copies payload. It does not know what is done about a frame, nor who sent it.
+
+mod close;
+mod error;
+mod header;
+mod opcode;
+mod own;
+mod reader;
+
+pub use close::CloseCode;
+pub use error::FrameError;
+pub use header::{FrameHeader, HEADER_BYTES_MAX};
+pub use opcode::Opcode;
+pub use own::{OwnFrame, PING_BYTES};
+pub use reader::{FrameReader, Length, Masking, Next, Reserved};
+
+/// Payload of a control frame, at most (RFC 6455 §5.5).
+pub const CONTROL_PAYLOAD_MAX: usize = 125;
+
+/// A whole control frame, at most: two bytes, four of mask, the payload.
+pub const CONTROL_FRAME_MAX: usize = 2 + 4 + CONTROL_PAYLOAD_MAX;
+
+/// Applies a mask to bytes that begin at `offset` of the payload, or takes it away (RFC 6455 §5.3).
+pub fn mask(bytes: &mut [u8], key: [u8; 4], offset: usize) {
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte ^= key[(offset + at) % 4];
+    }
+}
