@@ -78,7 +78,16 @@ fn sentence(reason: Reason, versions: Option<&VersionList>) -> String {
         | Reason::BackendClosed
         | Reason::ClientLost
         | Reason::BackendLost
+        | Reason::ClientUnresponsive
+        | Reason::BackendUnresponsive
+        | Reason::ClientFrameBroken
+        | Reason::BackendFrameBroken
+        | Reason::ClientMessageTooBig
+        | Reason::BackendMessageTooBig
         | Reason::IdleTimeout
+        | Reason::MaxAge
+        | Reason::RouteRemoved
+        | Reason::Drained
         | Reason::DrainTimeout => "The connection ended.",
     };
     match versions {

@@ -15,7 +15,8 @@ use crate::observe::Observer;
 use crate::observe::metrics::{ListenerMetrics, RouteMetrics, ServerMetrics};
 use crate::policy::{Permit, Policy};
 use crate::reason::Reason;
-use crate::tunnel::Rules;
+use crate::roster::{Member, Roster};
+use crate::tunnel::{Frames, PingRules, Rules};
 use crate::upstream::{Change, Cluster, Registry};
 
 /// One configuration, ready to serve.
@@ -40,7 +41,8 @@ pub struct ListenerHandle {
 pub struct RouteHandle {
     pub name: String,
     pub tunnels: Slots,
-    pub rules: Rules,
+    pub roster: Roster,
+    pub rules: Arc<Rules>,
     pub metrics: RouteMetrics,
 }
 
@@ -94,6 +96,8 @@ pub struct Lasting {
     servers: Registry,
     connections: NamedSlots,
     tunnels: NamedSlots,
+    /// By route.
+    rosters: Mutex<HashMap<String, Roster>>,
 }
 
 /// Slots by name, so that a new configuration finds the counts of the old one.
@@ -113,7 +117,18 @@ impl Lasting {
             servers: Registry::default(),
             connections: NamedSlots::default(),
             tunnels: NamedSlots::default(),
+            rosters: Mutex::default(),
         }
+    }
+
+    /// Who is open of a route, whichever configuration it came from.
+    pub fn roster(&self, route: &str) -> Roster {
+        self.rosters.lock().entry(route.to_owned()).or_default().clone()
+    }
+
+    /// Every open tunnel.
+    pub fn members(&self) -> Vec<Arc<Member>> {
+        self.rosters.lock().values().flat_map(Roster::members).collect()
     }
 }
 
@@ -129,7 +144,8 @@ impl Generation {
             Arc::new(RouteHandle {
                 name: route.name.clone(),
                 tunnels: lasting.tunnels.get(&route.name, route.limits.tunnels),
-                rules: Rules { idle_timeout: route.tunnel.idle_timeout },
+                roster: lasting.roster(&route.name),
+                rules: Arc::new(rules(&route.tunnel)),
                 metrics: metrics.route(&route.name),
             })
         });
@@ -164,6 +180,22 @@ impl Generation {
 
     pub fn listener(&self, index: usize) -> &model::Listener {
         &self.config.listeners[index]
+    }
+}
+
+fn rules(tunnel: &model::Tunnel) -> Rules {
+    Rules {
+        frames: match tunnel.frames {
+            model::Frames::Track => Frames::Track,
+            model::Frames::Enforce => Frames::Enforce,
+            model::Frames::Blind => Frames::Blind,
+        },
+        idle_timeout: tunnel.idle_timeout,
+        ping: tunnel.ping_interval.map(|interval| PingRules { interval, timeout: tunnel.ping_timeout }),
+        max_age: tunnel.max_age,
+        close_timeout: tunnel.close_timeout,
+        max_frame_bytes: tunnel.max_frame_bytes,
+        max_message_bytes: tunnel.max_message_bytes,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod observe;
 pub mod policy;
 pub mod reason;
+pub mod roster;
 pub mod tunnel;
 pub mod upstream;
 pub mod wire;

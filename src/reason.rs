@@ -3,6 +3,13 @@
 
 use std::fmt;
 
+use crate::wire::CloseCode;
+
+const GOING_AWAY: CloseCode = CloseCode(1001);
+const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
+const MESSAGE_TOO_BIG: CloseCode = CloseCode(1009);
+const INTERNAL_ERROR: CloseCode = CloseCode(1011);
+
 /// Every way a request or a tunnel can end other than well, and the ways a tunnel ends well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -45,7 +52,16 @@ pub enum Reason {
     BackendClosed,
     ClientLost,
     BackendLost,
+    ClientUnresponsive,
+    BackendUnresponsive,
+    ClientFrameBroken,
+    BackendFrameBroken,
+    ClientMessageTooBig,
+    BackendMessageTooBig,
     IdleTimeout,
+    MaxAge,
+    RouteRemoved,
+    Drained,
     DrainTimeout,
 }
 
@@ -77,18 +93,47 @@ struct Facts {
     /// The answer before a 101; `None` where a tunnel ends, or where the backend's own answer is relayed.
     status: Option<u16>,
     by: By,
+    /// With which codes the gateway closes, where it says Close.
+    tells: Tells,
+}
+
+/// The close codes that each side gets; none for a side that is gone.
+#[derive(Clone, Copy)]
+struct Tells {
+    client: Option<CloseCode>,
+    backend: Option<CloseCode>,
+}
+
+impl Tells {
+    const NOBODY: Tells = Tells { client: None, backend: None };
+    /// To a backend the gateway is the client, and that has gone.
+    const THE_BACKEND: Tells = Tells { client: None, backend: Some(GOING_AWAY) };
+    /// To a client the gateway is the server, and that has failed.
+    const THE_CLIENT: Tells = Tells { client: Some(INTERNAL_ERROR), backend: None };
+
+    const fn each(client: CloseCode, backend: CloseCode) -> Tells {
+        Tells { client: Some(client), backend: Some(backend) }
+    }
+
+    const fn both(code: CloseCode) -> Tells {
+        Tells::each(code, code)
+    }
 }
 
 const fn refusal(code: &'static str, status: u16, by: By) -> Facts {
-    Facts { code, status: Some(status), by }
+    Facts { code, status: Some(status), by, tells: Tells::NOBODY }
 }
 
 const fn ending(code: &'static str, by: By) -> Facts {
-    Facts { code, status: None, by }
+    Facts { code, status: None, by, tells: Tells::NOBODY }
+}
+
+const fn closing(code: &'static str, by: By, tells: Tells) -> Facts {
+    Facts { code, status: None, by, tells }
 }
 
 impl Reason {
-    pub const ALL: [Reason; 35] = [
+    pub const ALL: [Reason; 44] = [
         Reason::HeadMalformed,
         Reason::HeadTooLarge,
         Reason::HeadTimeout,
@@ -122,7 +167,16 @@ impl Reason {
         Reason::BackendClosed,
         Reason::ClientLost,
         Reason::BackendLost,
+        Reason::ClientUnresponsive,
+        Reason::BackendUnresponsive,
+        Reason::ClientFrameBroken,
+        Reason::BackendFrameBroken,
+        Reason::ClientMessageTooBig,
+        Reason::BackendMessageTooBig,
         Reason::IdleTimeout,
+        Reason::MaxAge,
+        Reason::RouteRemoved,
+        Reason::Drained,
         Reason::DrainTimeout,
     ];
 
@@ -159,9 +213,22 @@ impl Reason {
             Reason::BackendRefused => ending("backend-refused", By::Backend),
             Reason::ClientClosed => ending("client-closed", By::Client),
             Reason::BackendClosed => ending("backend-closed", By::Backend),
-            Reason::ClientLost => ending("client-lost", By::Client),
-            Reason::BackendLost => ending("backend-lost", By::Backend),
-            Reason::IdleTimeout => ending("idle-timeout", By::Gateway),
+            Reason::ClientLost => closing("client-lost", By::Client, Tells::THE_BACKEND),
+            Reason::BackendLost => closing("backend-lost", By::Backend, Tells::THE_CLIENT),
+            Reason::ClientUnresponsive => closing("client-unresponsive", By::Client, Tells::THE_BACKEND),
+            Reason::BackendUnresponsive => closing("backend-unresponsive", By::Backend, Tells::THE_CLIENT),
+            Reason::ClientFrameBroken => closing("client-frame-broken", By::Client, Tells::both(PROTOCOL_ERROR)),
+            Reason::BackendFrameBroken => closing("backend-frame-broken", By::Backend, Tells::both(PROTOCOL_ERROR)),
+            Reason::ClientMessageTooBig => {
+                closing("client-message-too-big", By::Client, Tells::each(MESSAGE_TOO_BIG, GOING_AWAY))
+            }
+            Reason::BackendMessageTooBig => {
+                closing("backend-message-too-big", By::Backend, Tells::each(GOING_AWAY, MESSAGE_TOO_BIG))
+            }
+            Reason::IdleTimeout => closing("idle-timeout", By::Gateway, Tells::both(GOING_AWAY)),
+            Reason::MaxAge => closing("max-age", By::Gateway, Tells::both(GOING_AWAY)),
+            Reason::RouteRemoved => closing("route-removed", By::Operator, Tells::both(GOING_AWAY)),
+            Reason::Drained => closing("drained", By::Operator, Tells::both(GOING_AWAY)),
             Reason::DrainTimeout => ending("drain-timeout", By::Operator),
         }
     }
@@ -178,6 +245,16 @@ impl Reason {
 
     pub fn by(self) -> By {
         self.facts().by
+    }
+
+    /// The code of the Close frame with which the gateway tells the client, where it tells it (RFC 6455 §7.4).
+    pub fn code_to_client(self) -> Option<CloseCode> {
+        self.facts().tells.client
+    }
+
+    /// As [`Reason::code_to_client`], for the backend.
+    pub fn code_to_backend(self) -> Option<CloseCode> {
+        self.facts().tells.backend
     }
 
     /// Whether the answer tells the client the versions it could use (RFC 6455 §4.4).

@@ -6,21 +6,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part and the parts it may use. A part that is not named in a row may not be used by it.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("config", &[]),
     ("handshake", &[]),
     ("wire", &[]),
-    ("reason", &["handshake"]),
+    ("reason", &["handshake", "wire"]),
     ("answer", &["handshake", "reason"]),
     ("policy", &["handshake", "config", "reason"]),
     ("limits", &["config", "reason"]),
     ("upstream", &["config", "policy", "reason", "limits"]),
-    ("tunnel", &["reason"]),
+    ("tunnel", &["reason", "wire"]),
+    ("roster", &["reason"]),
     ("observe", &["config", "reason"]),
-    ("generation", &["config", "policy", "limits", "upstream", "tunnel", "observe", "reason"]),
-    ("lifecycle", &["generation"]),
+    ("generation", &["config", "policy", "limits", "upstream", "tunnel", "observe", "reason", "roster"]),
+    ("lifecycle", &["config", "generation", "reason", "roster"]),
     ("dial", &["config", "handshake", "reason"]),
-    ("relay", &["generation", "limits", "observe", "reason", "tunnel", "upstream"]),
+    ("relay", &["generation", "limits", "observe", "reason", "roster", "tunnel", "upstream", "wire"]),
     (
         "edge",
         &[
@@ -38,6 +39,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
             "relay",
             "tunnel",
             "upstream",
+            "wire",
         ],
     ),
     ("proxy", &["answer", "dial", "generation", "observe", "policy", "reason", "upstream"]),
@@ -47,8 +49,20 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
 ];
 
 /// The parts that decide. They know no socket, no clock and no runtime.
-const PURE: [&str; 11] =
-    ["config", "handshake", "wire", "reason", "answer", "policy", "limits", "upstream", "tunnel", "observe", "generation"];
+const PURE: [&str; 12] = [
+    "config",
+    "handshake",
+    "wire",
+    "reason",
+    "answer",
+    "policy",
+    "limits",
+    "upstream",
+    "tunnel",
+    "roster",
+    "observe",
+    "generation",
+];
 
 const FORBIDDEN_IN_PURE: [&str; 9] =
     ["tokio", "pingora", "std::fs", "TcpStream", "Instant::now", "SystemTime::now", "env::", "std::thread", "std::io"];

@@ -35,8 +35,10 @@ fn the_page_of_reasons_is_the_enum() {
     assert_eq!(listed.len(), known.len(), "a reason is listed twice");
     for row in rows {
         let reason = *Reason::ALL.iter().find(|reason| reason.code() == name(&row[0])).unwrap();
-        if row.len() == 3 {
+        if row.len() == 5 {
             assert_eq!((reason.status(), row[1].as_str()), (None, reason.by().as_str()), "{reason}");
+            let told = [reason.code_to_client(), reason.code_to_backend()];
+            assert_eq!(row[2..4], told.map(|code| code.map_or("–".to_owned(), |code| code.0.to_string())), "{reason}");
             continue;
         }
         let status = reason.status().map_or("relayed".to_owned(), |status| status.to_string());

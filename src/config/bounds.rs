@@ -62,6 +62,7 @@ pub const IDLE_TIMEOUT: Preset<Duration> = preset(secs(5 * MINUTE), bounds(ms(10
 pub const PING_INTERVAL: Bounds<Duration> = bounds(ms(10), secs(DAY));
 pub const PING_TIMEOUT: Preset<Duration> = preset(secs(10), bounds(ms(10), secs(HOUR)));
 pub const MAX_AGE: Bounds<Duration> = bounds(ms(10), secs(365 * DAY));
+pub const CLOSE_TIMEOUT: Preset<Duration> = preset(secs(5), bounds(ms(10), secs(5 * MINUTE)));
 /// A control frame carries up to 125 bytes, RFC 6455 §5.5, and must fit in every limit.
 pub const MAX_FRAME: Bounds<u64> = bounds(125, 16 * GIB);
 pub const MAX_MESSAGE: Bounds<u64> = bounds(125, 16 * GIB);

@@ -1,7 +1,7 @@
 //! Keys that take one word of a few: the words, in the order in which they are shown. It does not know which key takes
 //! which.
 
-use super::model::{Balance, Check, Extensions, HealthCheck, LogFormat, LogLevel, Mode, PlainHttp};
+use super::model::{Balance, Check, Extensions, Frames, HealthCheck, LogFormat, LogLevel, Mode, OnRemove, PlainHttp};
 
 /// A closed set of words.
 pub trait Choice: Copy + PartialEq + 'static {
@@ -48,6 +48,15 @@ impl Choice for Mode {
 impl Choice for Extensions {
     const WORDS: &'static [(&'static str, Self)] =
         &[("pass", Extensions::Pass), ("strip", Extensions::Strip), ("refuse", Extensions::Refuse)];
+}
+
+impl Choice for Frames {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("track", Frames::Track), ("enforce", Frames::Enforce), ("blind", Frames::Blind)];
+}
+
+impl Choice for OnRemove {
+    const WORDS: &'static [(&'static str, Self)] = &[("keep", OnRemove::Keep), ("close", OnRemove::Close)];
 }
 
 impl Choice for Balance {

@@ -105,12 +105,15 @@ pub struct Handshake {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tunnel {
+    pub frames: Text,
     pub idle_timeout: Text,
     pub ping_interval: Text,
     pub ping_timeout: Text,
     pub max_age: Text,
+    pub close_timeout: Text,
     pub max_frame: Text,
     pub max_message: Text,
+    pub on_remove: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -227,13 +227,36 @@ impl fmt::Display for Check {
 /// What holds for a tunnel after its 101.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tunnel {
-    /// Without a byte in either direction. `None` when the file says `"off"`.
+    pub frames: Frames,
+    /// Without a message in either direction, Pings and Pongs not counted. `None` when the file says `"off"`.
     pub idle_timeout: Option<Duration>,
     pub ping_interval: Option<Duration>,
     pub ping_timeout: Duration,
     pub max_age: Option<Duration>,
+    /// How long a closing tunnel may stand still.
+    pub close_timeout: Duration,
+    /// Payload as it is on the wire.
     pub max_frame_bytes: Option<u64>,
     pub max_message_bytes: Option<u64>,
+    pub on_remove: OnRemove,
+}
+
+/// How much is known of the frames that pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frames {
+    /// A broken frame is counted and passes; from there on the tunnel is blind.
+    Track,
+    /// A broken frame ends the tunnel.
+    Enforce,
+    /// Nothing is known.
+    Blind,
+}
+
+/// What becomes of the open tunnels of a route that a reload takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRemove {
+    Keep,
+    Close,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -80,7 +80,7 @@ impl Page<'_> {
         self.set("reload_on_change", gateway.reload_on_change);
         self.section("[gateway.drain]");
         self.set("delay", duration(gateway.drain.delay));
-        self.set_if_given("gateway.drain", "spread", duration(gateway.drain.spread));
+        self.set("spread", duration(gateway.drain.spread));
         self.set("timeout", duration(gateway.drain.timeout));
     }
 
@@ -111,7 +111,6 @@ impl Page<'_> {
     }
 
     fn route(&mut self, route: &Route) {
-        let path = format!("route.{}", route.name);
         self.section("[[route]]");
         self.set("name", quoted(&route.name));
         let listeners = route.listeners.iter().map(|at| &self.config.listeners[*at].name);
@@ -133,12 +132,15 @@ impl Page<'_> {
 
         let tunnel = &route.tunnel;
         self.section("[route.tunnel]");
+        self.set("frames", quoted(tunnel.frames.word()));
         self.set("idle_timeout", duration_or_off(tunnel.idle_timeout));
         self.set("ping_interval", duration_or_off(tunnel.ping_interval));
-        self.set_if_given(&format!("{path}.tunnel"), "ping_timeout", duration(tunnel.ping_timeout));
+        self.set("ping_timeout", duration(tunnel.ping_timeout));
         self.set("max_age", duration_or_off(tunnel.max_age));
+        self.set("close_timeout", duration(tunnel.close_timeout));
         self.set("max_frame", size_or_off(tunnel.max_frame_bytes));
         self.set("max_message", size_or_off(tunnel.max_message_bytes));
+        self.set("on_remove", quoted(tunnel.on_remove.word()));
 
         let limits = &route.limits;
         let rate = limits.handshakes_per_client.map(|rate| quoted(format_rate(rate)));

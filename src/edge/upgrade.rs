@@ -18,15 +18,17 @@ use crate::answer;
 use crate::config::model::Extensions;
 use crate::dial::head::{Offers, Origin};
 use crate::dial::{self, Reply};
+use crate::handshake::extension;
 use crate::handshake::request::Head;
-use crate::handshake::response::AnswerBody;
+use crate::handshake::response::{Answer, AnswerBody};
 use crate::handshake::{Asked, Version};
 use crate::limits::Slot;
 use crate::observe::event::{Opened, Refused};
 use crate::policy::{Decision, Permit};
 use crate::reason::Reason;
 use crate::relay::{Account, Early, Held, Relay};
-use crate::tunnel::Session;
+use crate::tunnel::{Session, Speech};
+use crate::wire::Reserved;
 
 /// Bytes of the third key that a version-0 client sends behind its head.
 const KEY3_BYTES: usize = 8;
@@ -90,7 +92,7 @@ fn tell(arrival: &Arrival<'_>, head: &Head<'_>, decision: &Decision) {
 
 fn take_verdict(arrival: &Arrival<'_>, decision: &mut Decision) -> Result<Permit, Reason> {
     let verdict = decision.take_verdict();
-    if verdict.is_ok() && arrival.edge.lifecycle.is_draining() { Err(Reason::Draining) } else { verdict }
+    if verdict.is_ok() && arrival.edge.lifecycle.refuses_tunnels() { Err(Reason::Draining) } else { verdict }
 }
 
 /// A version-0 handshake that is only observed goes on as one piece with its third key, which may come late.
@@ -172,14 +174,31 @@ async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'
             route: admitted.route,
             server: reached.slot,
             gauge,
+            membership: route.roster.join(),
             alive: admitted.alive,
         },
         route,
     };
     let early = Early { from_client: admitted.early, from_backend: reached.reply.behind_head().to_vec() };
-    let session = Session::new(account.route.rules, opened_at);
+    let speech = speech(admitted.permit.asked(), &answer);
+    let session = Session::new(Arc::clone(&account.route.rules), speech, fastrand::u64(..), opened_at);
     let Reply { stream: backend, deadline, .. } = reached.reply;
     tokio::spawn(Relay::new(client, backend, early, session, account, deadline.into_timer()));
+}
+
+/// What the two sides speak from here on. An unknown version that is only observed may frame its messages in any way.
+fn speech(asked: Option<Asked>, answer: &Answer<'_>) -> Speech {
+    match asked {
+        Some(Asked::Version(version)) if version.has_frames() => {
+            let mut extensions = extension::names(&answer.fields);
+            Speech::Frames(match (extensions.next(), extensions.next()) {
+                (None, _) => Reserved::None,
+                (Some(b"permessage-deflate"), None) => Reserved::Compressed,
+                _ => Reserved::Any,
+            })
+        }
+        _ => Speech::Opaque,
+    }
 }
 
 async fn relay_refusal(

@@ -24,6 +24,11 @@ impl Version {
         self.0
     }
 
+    /// Whether its messages are framed as RFC 6455 §5 frames them, which the drafts behind 7 to 12 did already.
+    pub fn has_frames(self) -> bool {
+        matches!(self.0, 7..=13)
+    }
+
     /// `version = DIGIT / (NZDIGIT DIGIT) / ("1" DIGIT DIGIT) / ("2" DIGIT DIGIT)`, limited to 0 to 255.
     pub fn parse(text: &[u8]) -> Option<Version> {
         let canonical = match text {

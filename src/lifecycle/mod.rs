@@ -3,23 +3,28 @@
 
 mod signals;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::config::model::Drain;
+use crate::reason::Reason;
+use crate::roster::Member;
 pub use signals::Signals;
 
 /// ```text
-///   Starting ──listeners are bound──► Ready ──SIGTERM──► Draining ──last tunnel gone, or timeout──► Stopped
+///   Starting ──listeners are bound──► Ready ──SIGTERM──► Draining ──nothing open, or timeout──► Stopped
 ///                                       └───────────────SIGINT, second SIGTERM──────────────────────►┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Starting,
     Ready,
-    /// Still accepting connections, but no new tunnels.
+    /// Not ready any more. Everything is served until the drain's delay is over, then nothing new.
     Draining,
     Stopped,
 }
@@ -70,8 +75,9 @@ impl Lifecycle {
         self.phase.send_replace(phase);
     }
 
-    pub fn is_draining(&self) -> bool {
-        matches!(self.phase(), Phase::Draining | Phase::Stopped)
+    /// Listeners are closed, and a connection that was kept open gets no tunnel and no further request.
+    pub fn refuses_tunnels(&self) -> bool {
+        *self.stop_accepting.borrow()
     }
 
     /// Turns true when listeners close.
@@ -88,34 +94,66 @@ impl Lifecycle {
         self.work.len()
     }
 
-    /// Readiness goes first; after `delay` no connection is accepted; then it waits for what is open.
-    pub async fn drain(&self, delay: Duration, timeout: Duration) -> Drained {
+    /// Readiness goes first; after the delay nothing new is taken and the tunnels are asked to end, one after the other over
+    /// the spread; then it waits for what is open.
+    pub async fn drain(&self, plan: Drain, members: impl Fn() -> Vec<Arc<Member>>) -> Drained {
         self.enter(Phase::Draining);
-        tokio::time::sleep(delay).await;
+        tokio::time::sleep(plan.delay).await;
         self.stop_accepting.send_replace(true);
         self.work.close();
-        match tokio::time::timeout(timeout, self.work.wait()).await {
+        let end = async {
+            tokio::select! {
+                () = self.work.wait() => {}
+                () = ask_all_to_end(plan.spread, members) => {}
+            }
+        };
+        match tokio::time::timeout(plan.timeout, end).await {
             Ok(()) => Drained::Empty,
             Err(_) => Drained::TimedOut { left: self.work.len() },
         }
     }
 }
 
+/// Asks every tunnel once, evenly over `spread`, and then those that a handshake in flight still opened. It never ends.
+async fn ask_all_to_end(spread: Duration, members: impl Fn() -> Vec<Arc<Member>>) {
+    ask_to_end(Reason::Drained, spread, &members()).await;
+    loop {
+        ask_to_end(Reason::Drained, Duration::ZERO, &members()).await;
+        tokio::time::sleep(LATE_TUNNELS).await;
+    }
+}
+
+/// How often a drain looks for tunnels that opened after it began.
+const LATE_TUNNELS: Duration = Duration::from_millis(100);
+
+/// Asks these tunnels to end, evenly over `spread`.
+pub async fn ask_to_end(reason: Reason, spread: Duration, members: &[Arc<Member>]) {
+    let (start, count) = (Instant::now(), members.len().max(1) as f64);
+    for (at, member) in members.iter().enumerate() {
+        tokio::time::sleep_until(start + spread.mul_f64(at as f64 / count)).await;
+        member.ask_to_end(reason);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
+    use crate::roster::{Membership, Roster};
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_waits_for_the_last_piece_of_work() {
         let lifecycle = Lifecycle::default();
         let work = lifecycle.work();
         let accepting = lifecycle.watch_accepting();
-        let drain = lifecycle.drain(Duration::from_secs(3), Duration::from_secs(30));
+        let drain = lifecycle.drain(plan(3), Vec::new);
         tokio::pin!(drain);
         let early = tokio::time::timeout(Duration::from_secs(2), &mut drain).await;
-        assert!(early.is_err() && lifecycle.is_draining() && !*accepting.borrow());
+        assert!(early.is_err() && lifecycle.phase() == Phase::Draining);
+        assert!(!lifecycle.refuses_tunnels() && !*accepting.borrow());
         let late = tokio::time::timeout(Duration::from_secs(2), &mut drain).await;
-        assert!(late.is_err() && *accepting.borrow());
+        assert!(late.is_err() && lifecycle.refuses_tunnels() && *accepting.borrow());
         drop(work);
         assert_eq!(drain.await, Drained::Empty);
     }
@@ -124,7 +162,33 @@ mod tests {
     async fn a_drain_ends_at_its_timeout() {
         let lifecycle = Lifecycle::default();
         let _work = lifecycle.work();
-        let drained = lifecycle.drain(Duration::ZERO, Duration::from_secs(30)).await;
+        let drained = lifecycle.drain(plan(0), Vec::new).await;
         assert_eq!(drained, Drained::TimedOut { left: 1 });
+    }
+
+    fn plan(delay: u64) -> Drain {
+        Drain { delay: Duration::from_secs(delay), spread: Duration::from_secs(10), timeout: Duration::from_secs(30) }
+    }
+
+    fn asked(tunnels: &[Membership]) -> usize {
+        let waker = Waker::noop();
+        tunnels.iter().filter(|tunnel| tunnel.asked_to_end(waker) == Some(Reason::Drained)).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tunnels_are_asked_evenly_and_late_ones_too() {
+        let (lifecycle, roster) = (Lifecycle::default(), Roster::default());
+        let _work = lifecycle.work();
+        let mut tunnels: Vec<Membership> = (0..100).map(|_| roster.join()).collect();
+        let drain = lifecycle.drain(plan(1), || roster.members());
+        tokio::pin!(drain);
+        let start = Instant::now();
+        for (milliseconds, expected) in [(500, 0), (1050, 1), (6050, 51), (10_950, 100)] {
+            let _ = tokio::time::timeout_at(start + Duration::from_millis(milliseconds), &mut drain).await;
+            assert_eq!(asked(&tunnels), expected, "after {milliseconds} ms");
+        }
+        tunnels.push(roster.join());
+        let _ = tokio::time::timeout(LATE_TUNNELS * 2, &mut drain).await;
+        assert_eq!(asked(&tunnels), 101);
     }
 }

@@ -70,7 +70,7 @@ impl Signals {
         let drain = self.current.load().config.gateway.drain;
         info!(open = self.lifecycle.open(), "draining");
         tokio::select! {
-            drained = self.lifecycle.drain(drain.delay, drain.timeout) => match drained {
+            drained = self.lifecycle.drain(drain, || self.current.lasting.members()) => match drained {
                 Drained::Empty => info!("drained"),
                 Drained::TimedOut { left } => warn!(left, "drain timed out"),
             },

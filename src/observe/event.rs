@@ -68,9 +68,20 @@ pub struct Closed<'a> {
     pub id: RequestId,
     pub route: &'a str,
     pub reason: Reason,
+    /// The label of the code of the Close frame that began the end, a side's or the gateway's; `none` where none did.
+    pub code: &'static str,
     pub duration: Duration,
-    pub bytes_to_backend: u64,
-    pub bytes_to_client: u64,
+    pub from_client: Passed,
+    pub from_backend: Passed,
+}
+
+/// What went through a tunnel in one direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passed {
+    pub bytes: u64,
+    pub messages: u64,
+    /// Of the Close frame that the side sent; 1005 where that had none (RFC 6455 §7.1.5).
+    pub close_code: Option<u16>,
 }
 
 /// A plain HTTP request was answered, by a backend or by the gateway.

@@ -43,9 +43,15 @@ pub(super) enum Line<'e> {
         route: &'e str,
         reason: &'static str,
         by: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_code: Option<u16>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backend_code: Option<u16>,
         duration_seconds: Seconds,
         bytes_to_backend: u64,
         bytes_to_client: u64,
+        messages_to_backend: u64,
+        messages_to_client: u64,
     },
     #[serde(rename = "request")]
     Answered {
@@ -110,9 +116,13 @@ impl<'e> Line<'e> {
             route: event.route,
             reason: event.reason.code(),
             by: event.reason.by().as_str(),
+            client_code: event.from_client.close_code,
+            backend_code: event.from_backend.close_code,
             duration_seconds: Seconds(event.duration),
-            bytes_to_backend: event.bytes_to_backend,
-            bytes_to_client: event.bytes_to_client,
+            bytes_to_backend: event.from_client.bytes,
+            bytes_to_client: event.from_backend.bytes,
+            messages_to_backend: event.from_client.messages,
+            messages_to_client: event.from_backend.messages,
         }
     }
 
@@ -224,6 +234,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::observe::event::Passed;
 
     pub fn request() -> Request<'static> {
         Request {
@@ -281,13 +292,14 @@ pub(super) mod tests {
             id: RequestId(u64::MAX),
             route: "chat",
             reason: Reason::IdleTimeout,
+            code: "1001",
             duration: Duration::from_secs(90),
-            bytes_to_backend: 1,
-            bytes_to_client: 2,
+            from_client: Passed { bytes: 1, messages: 3, close_code: Some(1001) },
+            from_backend: Passed { bytes: 2, messages: 4, close_code: None },
         };
         check(
             &Line::closed(&event, now()),
-            r#"{"event":"closed","time":"2023-11-14T22:13:20.123Z","id":"ffffffffffffffff","route":"chat","reason":"idle-timeout","by":"gateway","duration_seconds":90.0,"bytes_to_backend":1,"bytes_to_client":2}"#,
+            r#"{"event":"closed","time":"2023-11-14T22:13:20.123Z","id":"ffffffffffffffff","route":"chat","reason":"idle-timeout","by":"gateway","client_code":1001,"duration_seconds":90.0,"bytes_to_backend":1,"bytes_to_client":2,"messages_to_backend":3,"messages_to_client":4}"#,
         );
     }
 

@@ -1,25 +1,24 @@
-//! Every metric family of the product in one place: name, labels, type, help. A label's value is of a closed set or a
-//! configured name, so a client cannot make series. It does not know when anything happens (that is
-//! [`super::Observer`]) nor any exposition format (that is `exposition`).
-//! It is longer than a file should be, because half of it is one table.
+//! The series of every family, by what they belong to. A label's value is of a closed set or a configured name, so a client
+//! cannot make series. It does not know when anything happens (that is [`super::Observer`]) nor any exposition format
+//! (that is `exposition`).
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use prometheus::core::Collector;
-use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{MetricFamily, MetricType};
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::proto::MetricFamily;
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use super::families::{self, Define};
+pub use super::families::{Family, Kind};
 use crate::config::{Config, model};
 use crate::reason::{By, Reason};
 
 /// The `route` label of a request that no route matched. No configured name looks like this.
 pub const NO_ROUTE: &str = "-";
 
-/// The `code` label of a tunnel that ended without a Close frame, and of all tunnels while frames are not read.
+/// The `code` label of a tunnel whose end did not begin with a Close frame.
 pub const NO_CLOSE_CODE: &str = "none";
 
 /// The `version` labels: what a client can ask for.
@@ -49,6 +48,10 @@ pub struct Metrics {
     pub(super) tunnels_opened: IntCounterVec,
     pub(super) tunnel_duration: HistogramVec,
     tunnel_bytes: IntCounterVec,
+    tunnel_messages: IntCounterVec,
+    broken_frames: IntCounterVec,
+    pub(super) pings: IntCounterVec,
+    pub(super) pong_timeouts: IntCounterVec,
     pub(super) tunnel_closes: IntCounterVec,
     connections: IntGaugeVec,
     pub(super) http_requests: IntCounterVec,
@@ -64,38 +67,25 @@ pub struct Metrics {
     pub access_log_dropped: IntCounter,
 }
 
-/// What a family is called and which labels it has, for the page that documents them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Family {
-    pub name: String,
-    pub kind: Kind,
-    pub labels: &'static [&'static str],
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-impl Kind {
-    /// As both exposition formats and `docs/metrics.md` write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        }
-    }
-}
-
 /// What the tunnels of a route count while they live. Cheap to clone; outlives the configuration it was made for.
 #[derive(Clone, Debug)]
 pub struct RouteMetrics {
+    pub from_client: DirectionMetrics,
+    pub from_backend: DirectionMetrics,
+}
+
+/// What one direction of a route's tunnels counts.
+#[derive(Clone, Debug)]
+pub struct DirectionMetrics {
     /// Frame headers included.
-    pub bytes_to_backend: IntCounter,
-    pub bytes_to_client: IntCounter,
+    pub bytes: IntCounter,
+    pub text: IntCounter,
+    pub binary: IntCounter,
+    pub ping: IntCounter,
+    pub pong: IntCounter,
+    pub close: IntCounter,
+    /// Frames that broke RFC 6455.
+    pub broken: IntCounter,
 }
 
 /// Cheap to clone; outlives the configuration it was made for.
@@ -127,30 +117,34 @@ impl ServerMetrics {
 impl Metrics {
     pub fn new() -> Metrics {
         let mut define = Define { registry: Registry::new(), families: Vec::new() };
-        let build_info = define.gauge(BUILD_INFO);
+        let build_info = define.gauge(families::BUILD_INFO);
         let revision = option_env!("WSGATE_REVISION").unwrap_or("unknown");
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1);
         define.process();
         Metrics {
-            upgrade_requests: define.counter(UPGRADE_REQUESTS),
-            refusals: define.counter(REFUSALS),
-            would_refuse: define.counter(WOULD_REFUSE),
-            handshake_duration: define.histogram(HANDSHAKE_DURATION, &HANDSHAKE_SECONDS),
-            tunnels: define.gauge(TUNNELS),
-            tunnels_opened: define.counter(TUNNELS_OPENED),
-            tunnel_duration: define.histogram(TUNNEL_DURATION, &TUNNEL_SECONDS),
-            tunnel_bytes: define.counter(TUNNEL_BYTES),
-            tunnel_closes: define.counter(TUNNEL_CLOSES),
-            connections: define.gauge(CONNECTIONS),
-            http_requests: define.counter(HTTP_REQUESTS),
-            backend_up: define.gauge(BACKEND_UP),
-            backend_tunnels: define.gauge(BACKEND_TUNNELS),
-            backend_connect_duration: define.histogram(BACKEND_CONNECT_DURATION, &CONNECT_SECONDS),
-            backend_failures: define.counter(BACKEND_FAILURES),
-            reload_successful: single_gauge(&define.gauge(RELOAD_SUCCESSFUL)),
-            reload_success_timestamp: single_gauge(&define.gauge(RELOAD_SUCCESS_TIMESTAMP)),
-            drain_remaining: single_gauge(&define.gauge(DRAIN_REMAINING)),
-            access_log_dropped: define.counter(ACCESS_LOG_DROPPED).with_label_values(&NO_LABELS),
+            upgrade_requests: define.counter(families::UPGRADE_REQUESTS),
+            refusals: define.counter(families::REFUSALS),
+            would_refuse: define.counter(families::WOULD_REFUSE),
+            handshake_duration: define.histogram(families::HANDSHAKE_DURATION, &HANDSHAKE_SECONDS),
+            tunnels: define.gauge(families::TUNNELS),
+            tunnels_opened: define.counter(families::TUNNELS_OPENED),
+            tunnel_duration: define.histogram(families::TUNNEL_DURATION, &TUNNEL_SECONDS),
+            tunnel_bytes: define.counter(families::TUNNEL_BYTES),
+            tunnel_messages: define.counter(families::TUNNEL_MESSAGES),
+            broken_frames: define.counter(families::BROKEN_FRAMES),
+            pings: sides(define.counter(families::PINGS)),
+            pong_timeouts: sides(define.counter(families::PONG_TIMEOUTS)),
+            tunnel_closes: define.counter(families::TUNNEL_CLOSES),
+            connections: define.gauge(families::CONNECTIONS),
+            http_requests: define.counter(families::HTTP_REQUESTS),
+            backend_up: define.gauge(families::BACKEND_UP),
+            backend_tunnels: define.gauge(families::BACKEND_TUNNELS),
+            backend_connect_duration: define.histogram(families::BACKEND_CONNECT_DURATION, &CONNECT_SECONDS),
+            backend_failures: define.counter(families::BACKEND_FAILURES),
+            reload_successful: single_gauge(&define.gauge(families::RELOAD_SUCCESSFUL)),
+            reload_success_timestamp: single_gauge(&define.gauge(families::RELOAD_SUCCESS_TIMESTAMP)),
+            drain_remaining: single_gauge(&define.gauge(families::DRAIN_REMAINING)),
+            access_log_dropped: define.counter(families::ACCESS_LOG_DROPPED).with_label_values(&NO_LABELS),
             registry: define.registry,
             families: define.families,
             servers: Mutex::new(BTreeSet::new()),
@@ -158,9 +152,19 @@ impl Metrics {
     }
 
     pub fn route(&self, name: &str) -> RouteMetrics {
-        RouteMetrics {
-            bytes_to_backend: self.tunnel_bytes.with_label_values(&[name, TO_BACKEND]),
-            bytes_to_client: self.tunnel_bytes.with_label_values(&[name, TO_CLIENT]),
+        RouteMetrics { from_client: self.direction(name, TO_BACKEND), from_backend: self.direction(name, TO_CLIENT) }
+    }
+
+    fn direction(&self, route: &str, direction: &str) -> DirectionMetrics {
+        let messages = |kind| self.tunnel_messages.with_label_values(&[route, direction, kind]);
+        DirectionMetrics {
+            bytes: self.tunnel_bytes.with_label_values(&[route, direction]),
+            text: messages("text"),
+            binary: messages("binary"),
+            ping: messages("ping"),
+            pong: messages("pong"),
+            close: messages("close"),
+            broken: self.broken_frames.with_label_values(&[route, direction]),
         }
     }
 
@@ -273,138 +277,17 @@ impl Default for Metrics {
 
 const NO_LABELS: [&str; 0] = [];
 
+/// Both series of a family are there from the start.
+fn sides(family: IntCounterVec) -> IntCounterVec {
+    for side in ["client", "backend"] {
+        family.with_label_values(&[side]);
+    }
+    family
+}
+
 fn single_gauge(family: &IntGaugeVec) -> IntGauge {
     family.with_label_values(&NO_LABELS)
 }
-
-/// One row of the table below.
-#[derive(Clone, Copy)]
-struct Row {
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-}
-
-const fn row(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Row {
-    Row { name, labels, help }
-}
-
-const UPGRADE_REQUESTS: Row = row(
-    "wsgate_upgrade_requests_total",
-    &["listener", "route", "version"],
-    "Attempts to upgrade, by the WebSocket version asked for, before any decision.",
-);
-const REFUSALS: Row = row("wsgate_refusals_total", &["route", "reason"], "Requests that the gateway refused, by why.");
-const WOULD_REFUSE: Row = row(
-    "wsgate_would_refuse_total",
-    &["route", "reason"],
-    "Attempts let through by observe mode or a relaxed check that a strict route would have refused.",
-);
-const HANDSHAKE_DURATION: Row = row(
-    "wsgate_handshake_duration_seconds",
-    &["route"],
-    "From the end of the request head to the 101 on its way to the client.",
-);
-const TUNNELS: Row = row("wsgate_tunnels", &["route", "upstream", "version"], "Tunnels open now.");
-const TUNNELS_OPENED: Row = row(
-    "wsgate_tunnels_total",
-    &["route", "upstream", "version", "backend_version"],
-    "Tunnels opened: the 101 went to the client.",
-);
-const TUNNEL_DURATION: Row =
-    row("wsgate_tunnel_duration_seconds", &["route"], "From the 101 to the end of the tunnel, observed at the end.");
-const TUNNEL_BYTES: Row = row(
-    "wsgate_tunnel_bytes_total",
-    &["route", "direction"],
-    "Bytes relayed after the 101, frame headers included, counted while the tunnel lives.",
-);
-const TUNNEL_CLOSES: Row =
-    row("wsgate_tunnel_closes_total", &["route", "by", "code"], "Tunnels ended, by who began the end.");
-const CONNECTIONS: Row = row("wsgate_connections", &["listener"], "Open client connections now, tunnels included.");
-const HTTP_REQUESTS: Row = row(
-    "wsgate_http_requests_total",
-    &["route", "status"],
-    "Requests that were no upgrade, by the status of the answer.",
-);
-const BACKEND_UP: Row =
-    row("wsgate_backend_up", &["upstream", "server"], "1 while the server gets new tunnels, 0 while it is out.");
-const BACKEND_TUNNELS: Row = row("wsgate_backend_tunnels", &["upstream", "server"], "Tunnels open to the server now.");
-const BACKEND_CONNECT_DURATION: Row = row(
-    "wsgate_backend_connect_duration_seconds",
-    &["upstream"],
-    "Time to connect to a server, successful connections only.",
-);
-const BACKEND_FAILURES: Row = row(
-    "wsgate_backend_failures_total",
-    &["upstream", "server", "reason"],
-    "Dials that gave no tunnel, by why, those retried on another server included.",
-);
-const DRAIN_REMAINING: Row =
-    row("wsgate_drain_remaining", &[], "Tunnels still open during a drain, 0 at any other time.");
-const RELOAD_SUCCESSFUL: Row =
-    row("wsgate_config_last_reload_successful", &[], "Whether the configuration read last was taken.");
-const RELOAD_SUCCESS_TIMESTAMP: Row = row(
-    "wsgate_config_last_reload_success_timestamp_seconds",
-    &[],
-    "When a configuration was last taken, in Unix time.",
-);
-const ACCESS_LOG_DROPPED: Row = row(
-    "wsgate_access_log_dropped_total",
-    &[],
-    "Access log lines thrown away because the queue was full or the file could not be written.",
-);
-const BUILD_INFO: Row = row("wsgate_build_info", &["version", "revision"], "Always 1: which build runs.");
-
-/// Makes each family, registers it and keeps its row for [`Metrics::families`].
-struct Define {
-    registry: Registry,
-    /// Sorted by name.
-    families: Vec<Family>,
-}
-
-impl Define {
-    fn counter(&mut self, row: Row) -> IntCounterVec {
-        self.add(row.name, Kind::Counter, row.labels);
-        let family = IntCounterVec::new(Opts::new(row.name, row.help), row.labels).expect(VALID);
-        self.register(family)
-    }
-
-    fn gauge(&mut self, row: Row) -> IntGaugeVec {
-        self.add(row.name, Kind::Gauge, row.labels);
-        let family = IntGaugeVec::new(Opts::new(row.name, row.help), row.labels).expect(VALID);
-        self.register(family)
-    }
-
-    fn histogram(&mut self, row: Row, buckets: &[f64]) -> HistogramVec {
-        self.add(row.name, Kind::Histogram, row.labels);
-        let opts = HistogramOpts::new(row.name, row.help).buckets(buckets.to_vec());
-        let family = HistogramVec::new(opts, row.labels).expect(VALID);
-        self.register(family)
-    }
-
-    /// `process_*`, named and typed by the collector, read from `/proc` at each scrape.
-    fn process(&mut self) {
-        let collector = ProcessCollector::for_self();
-        for family in collector.collect() {
-            let kind = if family.get_field_type() == MetricType::COUNTER { Kind::Counter } else { Kind::Gauge };
-            self.add(family.name(), kind, &[]);
-        }
-        self.registry.register(Box::new(collector)).expect(ONCE);
-    }
-
-    fn add(&mut self, name: &str, kind: Kind, labels: &'static [&'static str]) {
-        let at = self.families.partition_point(|family| family.name.as_str() < name);
-        self.families.insert(at, Family { name: name.to_owned(), kind, labels });
-    }
-
-    fn register<C: Collector + Clone + 'static>(&self, family: C) -> C {
-        self.registry.register(Box::new(family.clone())).expect(ONCE);
-        family
-    }
-}
-
-const VALID: &str = "the names and labels of the table are valid";
-const ONCE: &str = "each family of the table is registered once";
 
 #[cfg(test)]
 mod tests {
@@ -436,7 +319,7 @@ mod tests {
         }
         let sorted = metrics.families().windows(2).all(|pair| pair[0].name < pair[1].name);
         assert!(sorted, "{:?}", metrics.families());
-        assert_eq!(metrics.families().len(), 27);
+        assert_eq!(metrics.families().len(), 31);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod access_log;
 pub mod event;
 pub mod exposition;
+mod families;
 mod line;
 pub mod metrics;
 mod openmetrics;
@@ -15,12 +16,12 @@ use std::time::{Duration, SystemTime};
 use prometheus::IntGauge;
 
 pub use access_log::AccessLog;
-pub use event::{Answered, Closed, Opened, Refused, Request, RequestId};
+pub use event::{Answered, Closed, Opened, Passed, Refused, Request, RequestId};
 pub use metrics::Metrics;
 
 use crate::reason::Reason;
 use line::Line;
-use metrics::{NO_CLOSE_CODE, NO_ROUTE};
+use metrics::NO_ROUTE;
 
 /// Where every event goes. One for the life of the process.
 pub struct Observer {
@@ -92,9 +93,19 @@ impl Observer {
 
     pub fn closed(&self, event: &Closed<'_>) {
         let by = event.reason.by().as_str();
-        self.metrics.tunnel_closes.with_label_values(&[event.route, by, NO_CLOSE_CODE]).inc();
+        self.metrics.tunnel_closes.with_label_values(&[event.route, by, event.code]).inc();
         self.metrics.tunnel_duration.with_label_values(&[event.route]).observe(event.duration.as_secs_f64());
         self.access_log.write(|| Line::closed(event, SystemTime::now()).to_bytes());
+    }
+
+    /// The gateway sent a Ping to a side: `client` or `backend`.
+    pub fn pinged(&self, side: &str) {
+        self.metrics.pings.with_label_values(&[side]).inc();
+    }
+
+    /// A side did not answer a Ping, nor say anything else.
+    pub fn pong_missed(&self, side: &str) {
+        self.metrics.pong_timeouts.with_label_values(&[side]).inc();
     }
 
     pub fn answered(&self, event: &Answered<'_>) {
@@ -202,11 +213,12 @@ mod tests {
             id: RequestId(1),
             route: "chat",
             reason: Reason::IdleTimeout,
+            code: "1001",
             duration: Duration::from_secs(2),
-            bytes_to_backend: 0,
-            bytes_to_client: 0,
+            from_client: Passed::default(),
+            from_backend: Passed::default(),
         });
-        check(&observer, r#"wsgate_tunnel_closes_total{by="gateway",code="none",route="chat"} 1"#);
+        check(&observer, r#"wsgate_tunnel_closes_total{by="gateway",code="1001",route="chat"} 1"#);
         check(&observer, r#"wsgate_tunnel_duration_seconds_bucket{route="chat",le="5"} 1"#);
     }
 }

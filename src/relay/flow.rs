@@ -1,8 +1,8 @@
-//! One direction of a tunnel: at most one read ahead of its writer.
+//! What one direction of a tunnel holds between two looks at it: nothing, as a rule.
 
 use std::cell::RefCell;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -19,25 +19,15 @@ pub fn with_scratch<T>(act: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| act(scratch))
 }
 
-/// ```text
-///   Reading ──writer is slow──► Spilled ──writer took all──► Reading
-///      ├──────end of reader──────► Closing ──shut down──► Finished
-///      └──writer is gone──► Discarding ──end of reader──► Finished
-/// ```
-#[derive(Debug)]
+/// One direction: at most one read ahead of its writer.
+#[derive(Debug, Default)]
 pub struct Flow {
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    Reading,
+    /// Read, but not to be passed on before more is read: less than a header or a control frame.
+    held: Vec<u8>,
     /// What the writer has not taken yet. Boxed, because a tunnel at rest should not pay for it.
-    Spilled(Box<Spill>),
-    Closing,
-    /// Reads and throws away.
-    Discarding,
-    Finished,
+    spill: Option<Box<Spill>>,
+    /// The writer was told that nothing more comes.
+    is_shut: bool,
 }
 
 #[derive(Debug)]
@@ -47,137 +37,122 @@ struct Spill {
     written: usize,
 }
 
-/// What one step came to.
+/// The writer takes no more, for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    Moved,
-    /// The context is woken when there is more to do.
-    Waiting,
-    /// The reader is done and all it sent is written. The next step tells the writer.
-    ReaderDone,
-    /// Nothing more comes from it; all that came is written. The next step tells the writer.
-    ReaderLost,
-    WriterLost,
+pub struct WriterGone;
+
+/// What became of bytes that the writer did not take at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spilled {
+    Nothing,
+    /// The writer took a part.
+    Some,
+    /// The writer took none.
+    All,
 }
 
 impl Flow {
-    /// The writer is gone: from now on what the reader sends is thrown away.
-    pub fn discard(&mut self) {
-        if !matches!(self.state, State::Finished) {
-            self.state = State::Discarding;
-        }
+    pub fn is_spilled(&self) -> bool {
+        self.spill.is_some()
     }
 
-    pub fn with_spill(bytes: Vec<u8>) -> Flow {
-        let state = if bytes.is_empty() { State::Reading } else { State::spilled(bytes) };
-        Flow { state }
+    pub fn is_shut(&self) -> bool {
+        self.is_shut
     }
 
-    /// `read` is told of every byte read, once.
-    pub fn step<R, W>(
+    /// Reads into `scratch`, behind what is held back. What is still held when the reader is done was the beginning of a
+    /// frame that never came, and goes nowhere.
+    pub fn read<R: AsyncRead + Unpin>(
         &mut self,
         reader: &mut R,
-        writer: &mut W,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-        read: impl FnOnce(&[u8]),
-    ) -> Step
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        match &mut self.state {
-            State::Reading => self.read_and_write(reader, writer, cx, scratch, read),
-            State::Spilled(spill) => match spill.write(writer, cx) {
-                Poll::Pending => Step::Waiting,
-                Poll::Ready(Err(_)) => Step::WriterLost,
-                Poll::Ready(Ok(())) => {
-                    self.state = State::Reading;
-                    Step::Moved
-                }
-            },
-            State::Closing => match Pin::new(writer).poll_shutdown(cx) {
-                Poll::Pending => Step::Waiting,
-                // A writer that is gone already needs no telling.
-                Poll::Ready(_) => {
-                    self.state = State::Finished;
-                    Step::Waiting
-                }
-            },
-            State::Finished => Step::Waiting,
-            State::Discarding => {
-                let mut buffer = ReadBuf::new(scratch);
-                match Pin::new(reader).poll_read(cx, &mut buffer) {
-                    Poll::Pending => Step::Waiting,
-                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Step::Moved,
-                    Poll::Ready(Ok(()) | Err(_)) => {
-                        self.state = State::Finished;
-                        Step::ReaderDone
-                    }
-                }
-            }
-        }
+    ) -> Poll<std::io::Result<Read>> {
+        let held = self.held.len();
+        scratch[..held].copy_from_slice(&self.held);
+        let mut buffer = ReadBuf::new(&mut scratch[held..]);
+        std::task::ready!(Pin::new(reader).poll_read(cx, &mut buffer))?;
+        let fresh = buffer.filled().len();
+        // Not cleared to its capacity: a tunnel at rest holds no memory.
+        self.held = Vec::new();
+        Poll::Ready(Ok(Read { held, fresh }))
     }
 
-    fn read_and_write<R, W>(
+    /// Keeps what was read and cannot be passed on yet.
+    pub fn hold(&mut self, bytes: &[u8]) {
+        self.held = bytes.to_vec();
+    }
+
+    /// Writes behind what waits already.
+    ///
+    /// # Errors
+    /// When the writer is gone.
+    pub fn write<W: AsyncWrite + Unpin>(
         &mut self,
-        reader: &mut R,
+        bytes: &[u8],
         writer: &mut W,
         cx: &mut Context<'_>,
-        scratch: &mut [u8],
-        read: impl FnOnce(&[u8]),
-    ) -> Step
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        let mut buffer = ReadBuf::new(scratch);
-        match Pin::new(reader).poll_read(cx, &mut buffer) {
-            Poll::Pending => match Pin::new(writer).poll_flush(cx) {
-                Poll::Ready(Err(_)) => return Step::WriterLost,
-                Poll::Ready(Ok(())) | Poll::Pending => return Step::Waiting,
-            },
-            Poll::Ready(Err(_)) => {
-                self.state = State::Closing;
-                return Step::ReaderLost;
-            }
-            Poll::Ready(Ok(())) => {}
+    ) -> Result<(), WriterGone> {
+        if let Some(spill) = &mut self.spill {
+            spill.bytes.extend_from_slice(bytes);
+            return Ok(());
         }
-        let bytes = buffer.filled();
-        if bytes.is_empty() {
-            self.state = State::Closing;
-            return Step::ReaderDone;
-        }
-        read(bytes);
-        match Pin::new(writer).poll_write(cx, bytes) {
-            Poll::Ready(Ok(written)) if written == bytes.len() => Step::Moved,
-            Poll::Ready(Ok(0) | Err(_)) => Step::WriterLost,
-            Poll::Ready(Ok(written)) => {
-                self.state = State::spilled(bytes[written..].to_vec());
-                Step::Moved
+        let written = match Pin::new(writer).poll_write(cx, bytes) {
+            Poll::Ready(Ok(0) | Err(_)) => return Err(WriterGone),
+            Poll::Ready(Ok(written)) if written == bytes.len() => return Ok(()),
+            Poll::Ready(Ok(written)) => written,
+            Poll::Pending => 0,
+        };
+        self.spill = Some(Box::new(Spill { bytes: bytes[written..].to_vec(), written: 0 }));
+        Ok(())
+    }
+
+    /// Writes on what waits. `cx` is woken when there is more to do.
+    ///
+    /// # Errors
+    /// When the writer is gone.
+    pub fn write_spill<W: AsyncWrite + Unpin>(
+        &mut self,
+        writer: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Result<Spilled, WriterGone> {
+        let Some(spill) = &mut self.spill else { return Ok(Spilled::Nothing) };
+        let mut left = Spilled::All;
+        while spill.written < spill.bytes.len() {
+            match Pin::new(&mut *writer).poll_write(cx, &spill.bytes[spill.written..]) {
+                Poll::Pending => return Ok(left),
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.spill = None;
+                    return Err(WriterGone);
+                }
+                Poll::Ready(Ok(written)) => {
+                    spill.written += written;
+                    left = Spilled::Some;
+                }
             }
-            Poll::Pending => {
-                self.state = State::spilled(bytes.to_vec());
-                Step::Moved
-            }
         }
+        self.spill = None;
+        Ok(Spilled::Nothing)
+    }
+
+    /// Tells the writer that nothing more comes. A writer that is gone already needs no telling.
+    pub fn shut<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, cx: &mut Context<'_>) -> Poll<()> {
+        std::task::ready!(Pin::new(writer).poll_shutdown(cx)).ok();
+        self.is_shut = true;
+        Poll::Ready(())
+    }
+
+    /// The writer is gone: what waits for it is lost.
+    pub fn drop_spill(&mut self) {
+        self.spill = None;
     }
 }
 
-impl State {
-    fn spilled(bytes: Vec<u8>) -> State {
-        State::Spilled(Box::new(Spill { bytes, written: 0 }))
-    }
-}
-
-impl Spill {
-    fn write<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        while self.written < self.bytes.len() {
-            match ready!(Pin::new(&mut *writer).poll_write(cx, &self.bytes[self.written..]))? {
-                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
-                written => self.written += written,
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
+/// What lies in the scratch buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    /// Of an earlier read.
+    pub held: usize,
+    /// 0 when the reader is done.
+    pub fresh: usize,
 }

@@ -1,9 +1,9 @@
-//! The data path after the 101: reads from one side, tells the session, writes to the other. It decides nothing; it does
-//! not know what a frame is, and knows neither routes nor configuration.
+//! The data path after the 101: reads from one side, asks the session what becomes of it, writes to the other. It decides
+//! nothing; it does not know where a frame begins, and knows neither routes nor configuration.
 //!
-//! A tunnel that waits holds no buffer. All reads of a thread go into one scratch buffer, and what a peer does not take at
-//! once is copied into a spill of its own. While a direction has a spill it does not read, which bounds it at one scratch
-//! buffer, and leaves the other direction alone.
+//! A tunnel that waits holds no buffer. All reads of a thread go into one scratch buffer and are written from there; what a
+//! peer does not take at once is copied into a spill of its own. While a direction has a spill it does not read, which bounds
+//! it at one scratch buffer, and leaves the other direction alone.
 
 mod account;
 mod flow;
@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use crate::reason::Reason;
 use crate::tunnel::{Session, Side};
 pub use account::{Account, Held};
-use flow::{Flow, Step};
+use flow::{Flow, Spilled, WriterGone};
 
 /// One tunnel: a future that ends with it.
 pub struct Relay<C, B> {
@@ -27,10 +27,13 @@ pub struct Relay<C, B> {
     backend: B,
     to_backend: Flow,
     to_client: Flow,
+    early: Option<Box<Early>>,
     session: Session,
     account: Account,
     /// Set to the session's deadline when it fires, not at every byte.
     timer: Pin<Box<Sleep>>,
+    /// What [`Session::changes`] said when the timer was last set.
+    changes_timed: Option<u32>,
 }
 
 impl<C, B> Relay<C, B>
@@ -44,28 +47,54 @@ where
         client: C,
         backend: B,
         early: Early,
-        mut session: Session,
+        session: Session,
         account: Account,
-        mut timer: Pin<Box<Sleep>>,
+        timer: Pin<Box<Sleep>>,
     ) -> Relay<C, B> {
-        let now = now();
-        for (side, bytes) in [(Side::Client, &early.from_client), (Side::Backend, &early.from_backend)] {
-            if !bytes.is_empty() {
-                session.handle_bytes(side, bytes, now);
-                account.moved(side, bytes.len());
-            }
-        }
-        if let Some(deadline) = session.poll_deadline() {
-            timer.as_mut().reset(deadline.into());
-        }
+        let early = (!early.from_client.is_empty() || !early.from_backend.is_empty()).then(|| Box::new(early));
         Relay {
             client,
             backend,
-            to_backend: Flow::with_spill(early.from_client),
-            to_client: Flow::with_spill(early.from_backend),
+            to_backend: Flow::default(),
+            to_client: Flow::default(),
+            early,
             session,
             account,
             timer,
+            changes_timed: None,
+        }
+    }
+
+    fn pump_both(&mut self, cx: &mut Context<'_>) {
+        let Relay { client, backend, to_backend, to_client, session, account, .. } = self;
+        if let Some(early) = self.early.take() {
+            let mut pump = Pump { from: Side::Client, flow: to_backend, session, account };
+            pump.pass(&early.from_client, backend, cx);
+            let mut pump = Pump { from: Side::Backend, flow: to_client, session, account };
+            pump.pass(&early.from_backend, client, cx);
+        }
+        Pump { from: Side::Client, flow: to_backend, session, account }.run(client, backend, cx);
+        Pump { from: Side::Backend, flow: to_client, session, account }.run(backend, client, cx);
+    }
+
+    /// Whether the session's time has come. Bytes only put its deadline off, so the timer is left alone until it fires or
+    /// something else has happened.
+    fn is_time(&mut self, cx: &mut Context<'_>) -> bool {
+        let changes = self.session.changes();
+        if self.changes_timed == Some(changes) && !self.timer.is_elapsed() {
+            return false;
+        }
+        self.changes_timed = Some(changes);
+        loop {
+            let Some(deadline) = self.session.poll_deadline() else { return false };
+            if deadline <= now() {
+                return true;
+            }
+            self.timer.as_mut().reset(deadline.into());
+            // Polled even where it was just set, or it would wake nobody.
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
         }
     }
 }
@@ -90,34 +119,32 @@ where
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Relay { client, backend, to_backend, to_client, session, account, timer } = self.get_mut();
-        pump(Side::Client, to_backend, client, backend, cx, session, account);
-        pump(Side::Backend, to_client, backend, client, cx, session, account);
-        if session.is_lost(Side::Backend) {
-            // Perhaps only since a moment: what the client sends has no taker now, and is read to be thrown away.
-            pump(Side::Client, to_backend, client, backend, cx, session, account);
+        let relay = self.get_mut();
+        if let Some(reason) = relay.account.held.membership.asked_to_end(cx.waker()) {
+            relay.asked_to_end(reason);
         }
-        while session.ended().is_none()
-            && let Some(deadline) = session.poll_deadline()
-        {
-            // A side that was lost brings the deadline forward; bytes only put it off.
-            if deadline < timer.deadline().into_std() {
-                timer.as_mut().reset(deadline.into());
+        loop {
+            let changes = relay.session.changes();
+            relay.pump_both(cx);
+            if let Some(reason) = relay.session.ended() {
+                relay.account.ended(&relay.session, reason, now());
+                return Poll::Ready(());
             }
-            if timer.as_mut().poll(cx).is_pending() {
-                break;
-            }
-            session.handle_time(now());
-            if let (None, Some(deadline)) = (session.ended(), session.poll_deadline()) {
-                timer.as_mut().reset(deadline.into());
+            if relay.is_time(cx) {
+                relay.session.handle_time(now());
+            } else if relay.session.changes() == changes {
+                return Poll::Pending;
             }
         }
-        match session.ended() {
-            Some(reason) => {
-                account.ended(session, reason, now());
-                Poll::Ready(())
-            }
-            None => Poll::Pending,
+    }
+}
+
+impl<C, B> Relay<C, B> {
+    /// A tunnel that cannot be told with a Close frame is left alone by a drain: it may still end by itself before the drain
+    /// does.
+    fn asked_to_end(&mut self, reason: Reason) {
+        if !(reason == Reason::Drained && self.session.is_blind()) {
+            self.session.end(reason, now());
         }
     }
 }
@@ -132,40 +159,108 @@ impl<C, B> Drop for Relay<C, B> {
 }
 
 /// Moves what one side sent towards the other until one of them has to be waited for.
-fn pump<R, W>(
+struct Pump<'r> {
     from: Side,
-    flow: &mut Flow,
-    reader: &mut R,
-    writer: &mut W,
-    cx: &mut Context<'_>,
-    session: &mut Session,
-    account: &mut Account,
-) where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let to = match from {
-        Side::Client => Side::Backend,
-        Side::Backend => Side::Client,
-    };
-    flow::with_scratch(|scratch| {
-        while session.ended().is_none() {
-            if session.is_lost(to) {
-                flow.discard();
+    flow: &'r mut Flow,
+    session: &'r mut Session,
+    account: &'r Account,
+}
+
+impl Pump<'_> {
+    fn run<R, W>(&mut self, reader: &mut R, writer: &mut W, cx: &mut Context<'_>)
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        flow::with_scratch(|scratch| {
+            while self.session.ended().is_none() {
+                if self.is_waiting_for(writer, cx) || !self.session.is_read(self.from) {
+                    return;
+                }
+                match self.flow.read(reader, cx, scratch) {
+                    Poll::Pending => return self.flush(writer, cx),
+                    Poll::Ready(Ok(read)) if read.fresh > 0 => {
+                        self.pass(&scratch[..read.held + read.fresh], writer, cx);
+                    }
+                    Poll::Ready(Ok(_)) => self.session.handle_end(self.from, now()),
+                    Poll::Ready(Err(_)) => self.session.handle_unreadable(self.from, now()),
+                }
             }
-            match flow.step(reader, writer, cx, scratch, |bytes| {
-                session.handle_bytes(from, bytes, now());
-                account.moved(from, bytes.len());
-            }) {
-                Step::Moved => {}
-                Step::Waiting => return,
-                // If that was the second end, the sockets are closed now, and nobody has to be told.
-                Step::ReaderDone => session.handle_end(from),
-                Step::ReaderLost => session.handle_unreadable(from, now()),
-                Step::WriterLost => session.handle_unwritable(to, now()),
+        });
+    }
+
+    fn to(&self) -> Side {
+        self.from.other()
+    }
+
+    /// Gives the writer what there is for it already: what it did not take before, a frame of the gateway's own, the end.
+    fn is_waiting_for<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, cx: &mut Context<'_>) -> bool {
+        if !self.session.is_written(self.to()) {
+            self.flow.drop_spill();
+            return false;
+        }
+        if self.flow.is_spilled() {
+            match self.flow.write_spill(writer, cx) {
+                Ok(Spilled::Nothing) => self.session.handle_flowing(self.to(), now()),
+                Ok(Spilled::Some) => {
+                    self.session.handle_stuck(self.to(), now());
+                    return true;
+                }
+                Ok(Spilled::All) => return true,
+                Err(WriterGone) => self.session.handle_unwritable(self.to(), now()),
             }
         }
-    });
+        self.send_own(writer, cx);
+        if self.flow.is_spilled() {
+            return true;
+        }
+        !self.flow.is_shut() && self.session.may_finish(self.to()) && self.flow.shut(writer, cx).is_pending()
+    }
+
+    /// A frame of the gateway's own, if one is due and this is a place for it.
+    fn send_own<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, cx: &mut Context<'_>) -> bool {
+        let to = self.to();
+        let Some(frame) = self.session.poll_frame(to, now()) else { return false };
+        // RFC 6455 §5.1: towards a server every frame is masked.
+        let key = (to == Side::Backend).then(|| fastrand::u32(..).to_ne_bytes());
+        self.account.sent(to, frame);
+        self.write(&frame.to_bytes(key), writer, cx);
+        if !self.flow.is_spilled() {
+            self.session.handle_flowing(to, now());
+        }
+        true
+    }
+
+    /// Passes bytes on as far as the session lets them.
+    fn pass<W: AsyncWrite + Unpin>(&mut self, mut bytes: &[u8], writer: &mut W, cx: &mut Context<'_>) {
+        while !bytes.is_empty() {
+            let taken = self.session.handle_bytes(self.from, bytes, now());
+            self.account.moved(self.from, &taken);
+            if taken.forward > 0 {
+                self.write(&bytes[..taken.forward], writer, cx);
+            }
+            bytes = &bytes[taken.forward + taken.skip..];
+            let has_sent = self.send_own(writer, cx);
+            if taken.forward + taken.skip == 0 && !has_sent {
+                return self.flow.hold(bytes);
+            }
+        }
+    }
+
+    fn write<W: AsyncWrite + Unpin>(&mut self, bytes: &[u8], writer: &mut W, cx: &mut Context<'_>) {
+        let was_spilled = self.flow.is_spilled();
+        match self.flow.write(bytes, writer, cx) {
+            Ok(()) if self.flow.is_spilled() && !was_spilled => self.session.handle_stuck(self.to(), now()),
+            Ok(()) => {}
+            Err(WriterGone) => self.session.handle_unwritable(self.to(), now()),
+        }
+    }
+
+    fn flush<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, cx: &mut Context<'_>) {
+        if let Poll::Ready(Err(_)) = Pin::new(writer).poll_flush(cx) {
+            self.session.handle_unwritable(self.to(), now());
+        }
+    }
 }
 
 #[cfg(test)]

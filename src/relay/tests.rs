@@ -13,8 +13,10 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::Slots;
 use crate::observe::event::{Opened, Request, RequestId};
 use crate::observe::{AccessLog, Metrics, Observer};
-use crate::tunnel::Rules;
+use crate::roster::Roster;
+use crate::tunnel::{Frames, PingRules, Rules, Speech};
 use crate::upstream::TunnelSlot;
+use crate::wire::Reserved;
 
 /// A tunnel between two in-memory pipes, and the metrics it counts in.
 struct Bench {
@@ -23,16 +25,39 @@ struct Bench {
     relay: JoinHandle<()>,
     observer: Arc<Observer>,
     slots: Slots,
+    roster: Roster,
+}
+
+fn rules() -> Rules {
+    Rules {
+        frames: Frames::Track,
+        idle_timeout: None,
+        ping: None,
+        max_age: None,
+        close_timeout: Duration::from_secs(5),
+        max_frame_bytes: None,
+        max_message_bytes: None,
+    }
 }
 
 impl Bench {
     fn new(early: Early, idle_timeout: Option<Duration>) -> Bench {
+        Bench::with(early, Rules { idle_timeout, ..rules() })
+    }
+
+    fn with(early: Early, rules: Rules) -> Bench {
         let metrics = Arc::new(Metrics::new());
         let log = AccessLog::open(&Target::Off, metrics.access_log_dropped.clone()).unwrap();
         let observer = Arc::new(Observer::new(Arc::clone(&metrics), log));
-        let rules = Rules { idle_timeout };
         let slots = Slots::new(None);
-        let route = RouteHandle { name: "r".to_owned(), tunnels: slots.clone(), rules, metrics: metrics.route("r") };
+        let (rules, roster) = (Arc::new(rules), Roster::default());
+        let route = RouteHandle {
+            name: "r".to_owned(),
+            tunnels: slots.clone(),
+            roster: roster.clone(),
+            rules: Arc::clone(&rules),
+            metrics: metrics.route("r"),
+        };
         let now = now();
         let account = Account {
             id: RequestId(1),
@@ -44,14 +69,16 @@ impl Bench {
                 route: slots.take().unwrap(),
                 server: TunnelSlot::of(&slots),
                 gauge: observer.opened(&opened()),
+                membership: roster.join(),
                 alive: Lifecycle::default().work(),
             },
         };
         let (client, near_client) = duplex(1024);
         let (backend, near_backend) = duplex(1024);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let relay = Relay::new(near_client, near_backend, early, Session::new(rules, now), account, timer);
-        Bench { client, backend, relay: tokio::spawn(relay), observer, slots }
+        let session = Session::new(rules, Speech::Frames(Reserved::None), 7, now);
+        let relay = Relay::new(near_client, near_backend, early, session, account, timer);
+        Bench { client, backend, relay: tokio::spawn(relay), observer, slots, roster }
     }
 
     fn count(&self, line: &str) -> bool {
@@ -61,11 +88,15 @@ impl Bench {
 
     /// Waits for the end and checks who is said to have begun it, and that everything was given back.
     async fn ends(self, by: &str) {
+        self.ends_with(by, "none").await;
+    }
+
+    async fn ends_with(self, by: &str, code: &str) {
         let Bench { relay, observer, slots, .. } = self;
         relay.await.unwrap();
         let (_, text) = crate::observe::exposition::render(observer.metrics(), None);
         let text = String::from_utf8(text).unwrap();
-        let line = format!("wsgate_tunnel_closes_total{{by=\"{by}\",code=\"none\",route=\"r\"}} 1");
+        let line = format!("wsgate_tunnel_closes_total{{by=\"{by}\",code=\"{code}\",route=\"r\"}} 1");
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         assert!(text.contains("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"} 0"), "{text}");
         assert_eq!(slots.used(), 0);
@@ -199,4 +230,94 @@ async fn the_last_words_of_a_side_that_is_gone_arrive() {
     assert_eq!(heard, b"BYE");
     bench.client.shutdown().await.unwrap();
     bench.relay.await.unwrap();
+}
+
+fn text(payload: &[u8]) -> Vec<u8> {
+    [&[0x81, u8::try_from(payload.len()).unwrap()], payload].concat()
+}
+
+fn masked_text(payload: &[u8]) -> Vec<u8> {
+    [&[0x81, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0], payload].concat()
+}
+
+/// Reads one frame of at most 125 bytes and takes its mask away.
+async fn read_frame(stream: &mut DuplexStream) -> (u8, Vec<u8>) {
+    let mut start = [0; 2];
+    stream.read_exact(&mut start).await.unwrap();
+    let mut key = [0; 4];
+    if start[1] & 0x80 != 0 {
+        stream.read_exact(&mut key).await.unwrap();
+    }
+    let mut payload = vec![0; usize::from(start[1] & 0x7F)];
+    stream.read_exact(&mut payload).await.unwrap();
+    crate::wire::mask(&mut payload, key, 0);
+    (start[0], payload)
+}
+
+#[tokio::test]
+async fn messages_are_counted_by_kind_while_the_tunnel_lives() {
+    let mut bench = Bench::new(Early::default(), None);
+    bench.client.write_all(&masked_text(b"one")).await.unwrap();
+    read(&mut bench.backend, &masked_text(b"one")).await;
+    bench.backend.write_all(&text(b"two")).await.unwrap();
+    read(&mut bench.client, &text(b"two")).await;
+    for direction in ["to_backend", "to_client"] {
+        let line = format!("wsgate_tunnel_messages_total{{direction=\"{direction}\",kind=\"text\",route=\"r\"}} 1");
+        assert!(bench.count(&line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_asked_to_end_closes_both_sides_once_and_is_gone_when_they_answer() {
+    let mut bench = Bench::new(Early::default(), None);
+    // Begun, and not finished before it is asked.
+    bench.client.write_all(&masked_text(b"half")[..8]).await.unwrap();
+    read(&mut bench.backend, &masked_text(b"half")[..8]).await;
+    for member in bench.roster.members() {
+        member.ask_to_end(Reason::Drained);
+    }
+    assert_eq!(read_frame(&mut bench.client).await, (0x88, b"\x03\xE9drained".to_vec()));
+    bench.client.write_all(&masked_text(b"half")[8..]).await.unwrap();
+    read(&mut bench.backend, &masked_text(b"half")[8..]).await;
+    assert_eq!(read_frame(&mut bench.backend).await, (0x88, b"\x03\xE9drained".to_vec()));
+    bench.client.write_all(b"\x88\x82\0\0\0\0\x03\xE9").await.unwrap();
+    let mut nothing = Vec::new();
+    bench.client.read_to_end(&mut nothing).await.unwrap();
+    bench.backend.write_all(b"\x88\x02\x03\xE9").await.unwrap();
+    bench.backend.shutdown().await.unwrap();
+    bench.backend.read_to_end(&mut nothing).await.unwrap();
+    assert_eq!(nothing, b"");
+    bench.ends_with("operator", "1001").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_go_out_on_both_sides_and_their_pongs_stay_here() {
+    let ping = PingRules { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
+    let mut bench = Bench::with(Early::default(), Rules { ping: Some(ping), ..rules() });
+    let (opcode, payload) = read_frame(&mut bench.client).await;
+    assert_eq!((opcode, payload.len()), (0x89, 8));
+    bench.client.write_all(&[b"\x8A\x88\0\0\0\0", &payload[..], &masked_text(b"x")].concat()).await.unwrap();
+    let (opcode, payload) = read_frame(&mut bench.backend).await;
+    assert_eq!(opcode, 0x89);
+    bench.backend.write_all(&[b"\x8A\x08", &payload[..]].concat()).await.unwrap();
+    read(&mut bench.backend, &masked_text(b"x")).await;
+    for side in ["backend", "client"] {
+        assert!(bench.count(&format!("wsgate_pings_total{{side=\"{side}\"}} 1")));
+    }
+    // Nobody answers the next ones.
+    bench.relay.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_nothing_is_given_up_together_with_what_waits_for_it() {
+    let ping = PingRules { interval: Duration::from_millis(50), timeout: Duration::from_millis(50) };
+    let mut bench = Bench::with(Early::default(), Rules { ping: Some(ping), ..rules() });
+    // Far more than the pipe holds, and nobody reads it.
+    bench.backend.write_all(&[&[0x82, 0x7E, 0x40, 0x00], &[7; 0x4000][..]].concat()).await.unwrap();
+    let mut heard = Vec::new();
+    bench.backend.read_to_end(&mut heard).await.unwrap();
+    assert!(heard.windows(2).any(|bytes| bytes[0] == 0x88), "the backend hears a Close: {heard:?}");
+    drop(bench.backend);
+    bench.relay.await.unwrap();
+    assert_eq!(bench.slots.used(), 0);
 }

@@ -42,7 +42,7 @@ fn admin_address(gateway: &Gateway) -> String {
 #[test]
 fn status_shows_what_is_configured_and_what_is_happening() {
     let backend = Backend::echo();
-    let gateway = Gateway::start(&route_to(&[backend.address()], "", "[route.tunnel]\nmax_age = '1h'"));
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", "[route.limits]\nhandshakes_per_client = '9/s'"));
     let _tunnel = gateway.open();
     let (_, answer) = gateway.admin("/status", "");
     let status: Value = serde_json::from_str(answer.split_once("\n\n").unwrap().1).unwrap();
@@ -52,8 +52,8 @@ fn status_shows_what_is_configured_and_what_is_happening() {
     assert_eq!(status["listeners"][0]["connections"], 1);
     assert_eq!(status["upstreams"][0]["servers"][0]["tunnels"], 1);
     assert_eq!(status["upstreams"][0]["servers"][0]["up"], true);
-    assert_eq!(status["not_in_force"], serde_json::json!(["route.r.tunnel.max_age"]));
-    gateway.wait_for_log(|line| line["key"] == "route.r.tunnel.max_age");
+    assert_eq!(status["not_in_force"], serde_json::json!(["route.r.limits.handshakes_per_client"]));
+    gateway.wait_for_log(|line| line["key"] == "route.r.limits.handshakes_per_client");
 }
 
 #[test]

@@ -55,10 +55,6 @@ fn drain(findings: &mut Findings<'_>, given: &file::Drain) -> Drain {
             None => problem,
         });
     }
-    findings.not_in_force(
-        "gateway.drain.spread".to_owned(),
-        "tunnels are not asked to end: they last until `gateway.drain.timeout` at most",
-    );
     Drain { delay, spread, timeout }
 }
 

@@ -12,8 +12,8 @@ use super::versions::versions;
 use crate::config::bounds;
 use crate::config::choice::check_from_word;
 use crate::config::file;
-use crate::config::model::{Check, Extensions, Handshake, Mode, PlainHttp, Route, RouteLimits, Tunnel};
-use crate::config::model::{Upstream, Versions};
+use crate::config::model::{Check, Extensions, Frames, Handshake, Mode, OnRemove, PlainHttp, Route, RouteLimits};
+use crate::config::model::{Tunnel, Upstream, Versions};
 use crate::config::pattern::{HostPattern, OriginPattern, PathPattern, PatternError};
 use crate::config::problem::{Problem, ProblemCode};
 use crate::config::units::{format_duration, format_size};
@@ -42,7 +42,7 @@ pub fn route(
     let spoken = upstream.and_then(|at| known.resolved[at].as_ref());
     let versions = route_versions(findings, &given.versions, table, spoken, &key);
     let handshake = handshake(findings, &given.handshake);
-    let tunnel = tunnel(findings, &given.tunnel, &key);
+    let tunnel = tunnel(findings, &given.tunnel);
     let limits = limits(findings, &given.limits, &key);
     let paths = paths.map(|paths| match paths.as_slice() {
         [] => vec![PathPattern::root()],
@@ -189,7 +189,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
-fn tunnel(findings: &mut Findings<'_>, given: &file::Tunnel, key: &str) -> Tunnel {
+fn tunnel(findings: &mut Findings<'_>, given: &file::Tunnel) -> Tunnel {
     let idle_timeout = match findings.optional_duration(&given.idle_timeout, bounds::IDLE_TIMEOUT.bounds) {
         Optional::Unset => Some(bounds::IDLE_TIMEOUT.default),
         given => given.value(),
@@ -199,26 +199,38 @@ fn tunnel(findings: &mut Findings<'_>, given: &file::Tunnel, key: &str) -> Tunne
     let max_frame_bytes = findings.optional_size(&given.max_frame, bounds::MAX_FRAME).value();
     let max_message_bytes = findings.optional_size(&given.max_message, bounds::MAX_MESSAGE).value();
     let tunnel = Tunnel {
+        frames: findings.choice(&given.frames, Frames::Track),
         idle_timeout,
         ping_interval,
         ping_timeout: findings.duration(&given.ping_timeout, bounds::PING_TIMEOUT),
         max_age,
+        close_timeout: findings.duration(&given.close_timeout, bounds::CLOSE_TIMEOUT),
         max_frame_bytes,
         max_message_bytes,
+        on_remove: findings.choice(&given.on_remove, OnRemove::Keep),
     };
-    for (name, is_set, meanwhile) in [
-        ("ping_interval", ping_interval.is_some(), "the gateway sends no pings"),
-        ("ping_timeout", given.ping_timeout.is_some(), "the gateway sends no pings"),
-        ("max_age", max_age.is_some(), "tunnels may grow old"),
-        ("max_frame", max_frame_bytes.is_some(), "frames of any size pass"),
-        ("max_message", max_message_bytes.is_some(), "messages of any size pass"),
+    contradictions(findings, given, &tunnel);
+    if tunnel.frames == Frames::Blind {
+        blindness(findings, given, &tunnel);
+    }
+    tunnel
+}
+
+/// Keys that a tunnel without frames cannot keep to.
+fn blindness(findings: &mut Findings<'_>, given: &file::Tunnel, tunnel: &Tunnel) {
+    for (name, text, is_set) in [
+        ("ping_interval", &given.ping_interval, tunnel.ping_interval.is_some()),
+        ("max_frame", &given.max_frame, tunnel.max_frame_bytes.is_some()),
+        ("max_message", &given.max_message, tunnel.max_message_bytes.is_some()),
     ] {
-        if is_set {
-            findings.not_in_force(format!("{key}.tunnel.{name}"), meanwhile);
+        if let (Some(text), true) = (text, is_set) {
+            let message = format!("{name} needs to know frames: `{}`", text.get_ref());
+            let problem = Problem::new(ProblemCode::Contradiction, text.span(), message)
+                .label("without frames it would have no effect")
+                .hint(format!("leave `{name}` out, or say `frames = \"track\"`"));
+            findings.report(with_context(problem, &given.frames, "the frames"));
         }
     }
-    contradictions(findings, given, &tunnel);
-    tunnel
 }
 
 fn contradictions(findings: &mut Findings<'_>, given: &file::Tunnel, tunnel: &Tunnel) {

@@ -1,0 +1,122 @@
+//! Who is open: every tunnel of a route, so that somebody else than its two sides can ask it to end. It does not know what
+//! a tunnel is, nor when one should end.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use parking_lot::Mutex;
+use slab::Slab;
+
+use crate::reason::Reason;
+
+/// The open tunnels of one route. Cheap to clone; all clones are one roster.
+#[derive(Clone, Debug, Default)]
+pub struct Roster(Arc<Mutex<Slab<Arc<Member>>>>);
+
+/// One open tunnel, as others see it.
+#[derive(Debug, Default)]
+pub struct Member(Mutex<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    to_end: Option<Reason>,
+    waker: Option<Waker>,
+}
+
+/// One open tunnel, as it sees itself. It is on the roster until this is dropped.
+#[derive(Debug)]
+pub struct Membership {
+    roster: Roster,
+    place: usize,
+    member: Arc<Member>,
+}
+
+impl Roster {
+    pub fn join(&self) -> Membership {
+        let member = Arc::new(Member::default());
+        let place = self.0.lock().insert(Arc::clone(&member));
+        Membership { roster: self.clone(), place, member }
+    }
+
+    /// Who is open now, the oldest mostly first.
+    pub fn members(&self) -> Vec<Arc<Member>> {
+        self.0.lock().iter().map(|(_, member)| Arc::clone(member)).collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+}
+
+impl Member {
+    /// Wakes the tunnel. Only the first reason counts.
+    pub fn ask_to_end(&self, reason: Reason) {
+        let mut asked = self.0.lock();
+        let waker = if asked.to_end.is_none() { asked.waker.take() } else { None };
+        asked.to_end.get_or_insert(reason);
+        drop(asked);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Membership {
+    /// Whether it was asked to end; if not, `waker` is woken when it is.
+    pub fn asked_to_end(&self, waker: &Waker) -> Option<Reason> {
+        let mut asked = self.member.0.lock();
+        if asked.to_end.is_none() && !asked.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            asked.waker = Some(waker.clone());
+        }
+        asked.to_end
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.roster.0.lock().remove(self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_tunnel_is_woken_once_and_hears_the_first_reason() {
+        let (roster, count) = (Roster::default(), Arc::new(Count::default()));
+        let waker = Waker::from(Arc::clone(&count));
+        let open = roster.join();
+        assert_eq!(open.asked_to_end(&waker), None);
+        for member in roster.members() {
+            member.ask_to_end(Reason::Drained);
+            member.ask_to_end(Reason::RouteRemoved);
+        }
+        assert_eq!(open.asked_to_end(&waker), Some(Reason::Drained));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn whoever_leaves_is_off_the_roster_and_holds_nothing() {
+        let roster = Roster::default();
+        let (first, second) = (roster.join(), roster.join());
+        drop(first);
+        assert_eq!(roster.members().len(), 1);
+        let waker = Waker::from(Arc::new(Count::default()));
+        assert_eq!(second.asked_to_end(&waker), None);
+        drop(second);
+        assert!(roster.is_empty());
+    }
+}

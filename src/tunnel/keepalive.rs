@@ -1,0 +1,102 @@
+//! Whether one side still lives: the Pings of the gateway and the Pongs that answer them.
+
+use std::time::Instant;
+
+use super::PingRules;
+use crate::wire::PING_BYTES;
+
+/// ```text
+///   Quiet ──nothing heard for `interval`──► Wanted ──border reached──► Asked ──its Pong──► Quiet
+///                                                                        └──nothing heard for `timeout`──► dead
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keepalive {
+    /// The last byte from this side.
+    heard_at: Instant,
+    /// Since when it takes no byte of what is to be written to it.
+    stuck_since: Option<Instant>,
+    ping: Ping,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ping {
+    Quiet,
+    Wanted,
+    Asked { at: Instant, payload: [u8; PING_BYTES] },
+}
+
+/// What a look at the clock came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pulse {
+    Alive,
+    /// A Ping should go out at the next border.
+    Doubtful,
+    Dead,
+}
+
+impl Keepalive {
+    pub fn new(now: Instant) -> Keepalive {
+        Keepalive { heard_at: now, stuck_since: None, ping: Ping::Quiet }
+    }
+
+    pub fn heard(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
+    /// It takes no more bytes for now, or has just taken a few of many.
+    pub fn stuck(&mut self, now: Instant) {
+        self.stuck_since = Some(now);
+    }
+
+    pub fn unstuck(&mut self) {
+        self.stuck_since = None;
+    }
+
+    pub fn is_stuck(&self) -> bool {
+        self.stuck_since.is_some()
+    }
+
+    pub fn wants_ping(&self) -> bool {
+        self.ping == Ping::Wanted
+    }
+
+    pub fn asked(&mut self, payload: [u8; PING_BYTES], now: Instant) {
+        self.ping = Ping::Asked { at: now, payload };
+    }
+
+    /// Whether a Pong with this payload answers our Ping; if so, the Ping is done with.
+    pub fn answers(&mut self, pong: &[u8], mask: Option<[u8; 4]>) -> bool {
+        let Ping::Asked { payload, .. } = self.ping else { return false };
+        let key = mask.unwrap_or_default();
+        let is_ours = pong.len() == payload.len()
+            && pong.iter().zip(payload).enumerate().all(|(at, (byte, ours))| byte ^ key[at % 4] == ours);
+        if is_ours {
+            self.ping = Ping::Quiet;
+        }
+        is_ours
+    }
+
+    pub fn handle_time(&mut self, rules: PingRules, now: Instant) -> Pulse {
+        let is_over = self.deadline(rules).is_some_and(|deadline| deadline <= now);
+        match self.ping {
+            Ping::Quiet if is_over && self.stuck_since.is_none() => {
+                self.ping = Ping::Wanted;
+                Pulse::Doubtful
+            }
+            Ping::Quiet | Ping::Wanted | Ping::Asked { .. } if is_over => Pulse::Dead,
+            Ping::Quiet | Ping::Wanted | Ping::Asked { .. } => Pulse::Alive,
+        }
+    }
+
+    /// A side that takes nothing is not asked: it could not hear it, and a Ping more would not make it livelier.
+    pub fn deadline(&self, rules: PingRules) -> Option<Instant> {
+        if let Some(since) = self.stuck_since {
+            return Some(since.max(self.heard_at) + rules.interval + rules.timeout);
+        }
+        match self.ping {
+            Ping::Quiet => Some(self.heard_at + rules.interval),
+            Ping::Wanted => None,
+            Ping::Asked { at, .. } => Some(at.max(self.heard_at) + rules.timeout),
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The state of one session and every way through it.
+
+mod closing;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::keepalive::Pulse;
+use super::leg::{Gait, Leg, Stop, Told, Walk};
+use super::{Frames, Rules, Seen, Side, Speech, Taken};
+use crate::reason::Reason;
+use crate::wire::{CloseCode, OwnFrame, Reserved};
+use closing::{Closing, broken, closed, lost, too_big};
+
+/// ```text
+///   Open ──a side says Close──────────────► Closing ──both sides finished───────────────────────────►┐
+///    ├────a side vanishes─────────────────► Closing ──the other was told, and said Close or finished─►│
+///    ├────the gateway decides─────────────► Closing ──both were told, and said Close or finished─────►│ Ended
+///    │                                         └──────still for `close_timeout`, or closing too long──►│
+///    └────the gateway decides, and the tunnel is blind───────────────────────────────────────────────►┘
+/// ```
+///
+/// What happened: [`Session::handle_bytes`], which says what becomes of them, [`Session::handle_end`] and
+/// [`Session::handle_unreadable`] when a side sends no more, [`Session::handle_unwritable`] when it takes no more,
+/// [`Session::handle_stuck`] and [`Session::handle_flowing`] for its pace, [`Session::handle_time`] at
+/// [`Session::poll_deadline`], [`Session::end`] when somebody else decides. What to do: [`Session::poll_frame`] for each side
+/// whenever bytes to it have been passed on, [`Session::may_finish`], [`Session::is_read`]. After any of it,
+/// [`Session::changes`] tells whether to ask again. It has ended when [`Session::ended`] says why.
+#[derive(Debug)]
+pub struct Session {
+    rules: Arc<Rules>,
+    frames: Frames,
+    client: Leg,
+    backend: Leg,
+    state: State,
+    last_data: Instant,
+    expires_at: Option<Instant>,
+    /// What the next Ping carries.
+    next_ping: u64,
+    changes: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Closing(Closing),
+    Ended(Reason),
+}
+
+/// `max_age` is up to one such part less, so that tunnels that began together do not end together.
+const AGE_JITTER: u32 = 10;
+
+impl Session {
+    /// `chance` makes the payloads of Pings unlike those of other tunnels, and spreads `max_age`.
+    pub fn new(rules: Arc<Rules>, speech: Speech, chance: u64, now: Instant) -> Session {
+        let (frames, reserved) = match speech {
+            Speech::Frames(reserved) => (rules.frames, reserved),
+            Speech::Opaque => (Frames::Blind, Reserved::Any),
+        };
+        let expires_at = rules.max_age.map(|age| now + age - jitter(age, chance));
+        Session {
+            frames,
+            client: Leg::new(Side::Client, reserved, now),
+            backend: Leg::new(Side::Backend, reserved, now),
+            state: State::Open,
+            last_data: now,
+            expires_at,
+            next_ping: chance,
+            changes: 0,
+            rules,
+        }
+    }
+
+    /// Bytes that a side sent, from the first that [`Taken`] did not cover the last time. Where it covers nothing, and
+    /// [`Session::poll_frame`] has nothing for the other side either, they are to be kept until more come: at most
+    /// [`crate::wire::CONTROL_FRAME_MAX`] bytes.
+    pub fn handle_bytes(&mut self, from: Side, bytes: &[u8], now: Instant) -> Taken {
+        self.leg_mut(from).keepalive.heard(now);
+        let is_dropped = self.drops(from);
+        if self.is_blind() || !self.leg(from).is_readable() {
+            self.last_data = now;
+            return self.pass(from, bytes.len(), is_dropped, Seen::NOTHING, now);
+        }
+        let walk = self.walk(from, bytes, is_dropped);
+        if walk.has_data {
+            self.last_data = now;
+        }
+        let taken = self.pass(from, walk.bytes, is_dropped, walk.seen, now);
+        match walk.stop {
+            Stop::End | Stop::Border => taken,
+            Stop::OurPong { frame_bytes } => Taken { skip: taken.skip + frame_bytes, ..taken },
+            Stop::Close { code, frame_bytes } => {
+                let close = self.close_seen(from, code, frame_bytes, now);
+                Taken { forward: taken.forward + close.forward, skip: taken.skip + close.skip, ..taken }
+                    .with(close.seen)
+            }
+            Stop::TooBig => {
+                self.end(too_big(from), now);
+                taken
+            }
+            Stop::Broken(_) => self.broken(from, bytes.len() - walk.bytes, taken, now),
+        }
+    }
+
+    /// A side will send no more.
+    pub fn handle_end(&mut self, of: Side, now: Instant) {
+        if !self.leg(of).is_open {
+            return;
+        }
+        self.leg_mut(of).is_open = false;
+        self.changes += 1;
+        let reason = if self.is_blind() { closed(of) } else { lost(of) };
+        self.begin_closing(reason, now);
+        self.tell_of_loss(of, now);
+        self.settle(now);
+    }
+
+    /// Nothing more can be read from a side: its connection failed.
+    pub fn handle_unreadable(&mut self, side: Side, now: Instant) {
+        self.handle_unwritable(side, now);
+        self.handle_end(side, now);
+    }
+
+    /// Nothing more can be written to a side: its connection failed. What it sent before may still be read.
+    pub fn handle_unwritable(&mut self, side: Side, now: Instant) {
+        if !self.leg(side).is_writable {
+            return;
+        }
+        let leg = self.leg_mut(side);
+        leg.is_writable = false;
+        leg.keepalive.unstuck();
+        leg.give_up_telling();
+        self.changes += 1;
+        self.begin_closing(lost(side), now);
+        if let State::Closing(closing) = &mut self.state {
+            closing.only_linger(now);
+        }
+        self.settle(now);
+    }
+
+    /// A side takes no more bytes for now, or has just taken a few of many.
+    pub fn handle_stuck(&mut self, side: Side, now: Instant) {
+        self.leg_mut(side).keepalive.stuck(now);
+        self.put_off(now);
+    }
+
+    /// A side has taken all that there was for it.
+    pub fn handle_flowing(&mut self, side: Side, now: Instant) {
+        if self.leg(side).keepalive.is_stuck() {
+            self.leg_mut(side).keepalive.unstuck();
+            self.changes += 1;
+        }
+        self.settle(now);
+    }
+
+    /// Somebody decides that the tunnel ends. It changes nothing when it is ending already.
+    pub fn end(&mut self, reason: Reason, now: Instant) {
+        if self.state != State::Open {
+            return;
+        }
+        if self.is_blind() {
+            self.state = State::Ended(reason);
+            self.changes += 1;
+            return;
+        }
+        self.begin_closing(reason, now);
+        for side in Side::BOTH {
+            self.tell(side, reason);
+        }
+        self.settle(now);
+    }
+
+    /// Whether the sides cannot be told with a Close frame that it ends.
+    pub fn is_blind(&self) -> bool {
+        self.frames == Frames::Blind
+    }
+
+    pub fn handle_time(&mut self, now: Instant) {
+        match self.state {
+            State::Ended(_) => {}
+            State::Closing(closing) if closing.is_overdue(now) => self.closing_is_over(closing, now),
+            State::Closing(_) => {}
+            State::Open if self.idle_at().is_some_and(|at| at <= now) => self.end(Reason::IdleTimeout, now),
+            State::Open if self.expires_at.is_some_and(|at| at <= now) => self.end(Reason::MaxAge, now),
+            State::Open => self.take_pulses(now),
+        }
+    }
+
+    /// When [`Session::handle_time`] has something to do, unless something else happens first. Bytes only put it off.
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Ended(_) => None,
+            State::Closing(closing) => closing.deadline(),
+            State::Open => {
+                let pulses = Side::BOTH.map(|side| self.pulse_at(side));
+                [self.idle_at(), self.expires_at, pulses[0], pulses[1]].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// A frame of the gateway's own that goes to this side now, before any more of what the other one sends.
+    pub fn poll_frame(&mut self, to: Side, now: Instant) -> Option<OwnFrame> {
+        if self.is_blind() || !self.leg(to.other()).is_at_border() || !self.leg(to).is_writable {
+            return None;
+        }
+        match (self.leg(to).told, self.state) {
+            (Told::Soon(code), State::Closing(Closing { reason, .. })) => {
+                self.leg_mut(to).told = Told::Ours;
+                self.changes += 1;
+                self.put_off(now);
+                Some(OwnFrame::Close { code, reason: reason.code() })
+            }
+            (Told::No, State::Open) if self.leg(to).keepalive.wants_ping() => {
+                let payload = self.next_ping.to_be_bytes();
+                self.next_ping = self.next_ping.wrapping_add(1);
+                self.leg_mut(to).keepalive.asked(payload, now);
+                self.changes += 1;
+                Some(OwnFrame::Ping(payload))
+            }
+            _ => None,
+        }
+    }
+
+    /// Nothing more goes to this side once all that was passed on is written.
+    pub fn may_finish(&self, to: Side) -> bool {
+        let leg = self.leg(to);
+        if leg.is_waiting_to_be_told() {
+            return false;
+        }
+        // RFC 6455 §7.1.1: the server closes first, and to a client that is the gateway.
+        !self.leg(to.other()).is_open || to == Side::Client && leg.told == Told::Ours && leg.close_seen.is_some()
+    }
+
+    /// Whether anything that is written to this side can still arrive.
+    pub fn is_written(&self, to: Side) -> bool {
+        self.leg(to).is_writable
+    }
+
+    /// Whether anything is still to be read from this side.
+    pub fn is_read(&self, from: Side) -> bool {
+        self.leg(from).is_open
+    }
+
+    /// Grows whenever something other than bytes may have to be done for either side.
+    pub fn changes(&self) -> u32 {
+        self.changes
+    }
+
+    pub fn ended(&self) -> Option<Reason> {
+        match self.state {
+            State::Ended(reason) => Some(reason),
+            State::Open | State::Closing(_) => None,
+        }
+    }
+
+    /// Passed on, frames of the gateway's own not counted.
+    pub fn bytes_from(&self, side: Side) -> u64 {
+        self.leg(side).bytes
+    }
+
+    /// Passed on whole.
+    pub fn messages_from(&self, side: Side) -> u64 {
+        self.leg(side).messages
+    }
+
+    /// The code of the Close frame that a side sent; 1005 where that had none (RFC 6455 §7.1.5).
+    pub fn close_code_from(&self, side: Side) -> Option<CloseCode> {
+        self.leg(side).close_seen
+    }
+
+    /// Whether the gateway sent this side a Close frame.
+    pub fn told(&self, side: Side) -> bool {
+        self.leg(side).told == Told::Ours
+    }
+
+    fn leg(&self, side: Side) -> &Leg {
+        match side {
+            Side::Client => &self.client,
+            Side::Backend => &self.backend,
+        }
+    }
+
+    fn leg_mut(&mut self, side: Side) -> &mut Leg {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Backend => &mut self.backend,
+        }
+    }
+
+    /// Whether what this side sends is thrown away: the other one is gone, or was told that nothing more comes, or what
+    /// this one sends is no frame where it must be.
+    fn drops(&self, from: Side) -> bool {
+        let to = self.leg(from.other());
+        !to.is_writable || to.told == Told::Ours || !self.is_blind() && self.leg(from).is_broken()
+    }
+
+    fn walk(&mut self, from: Side, bytes: &[u8], is_dropped: bool) -> Walk {
+        let (leg, to) = match from {
+            Side::Client => (&mut self.client, &self.backend),
+            Side::Backend => (&mut self.backend, &self.client),
+        };
+        let is_open = self.state == State::Open;
+        let gait = Gait {
+            // A tunnel that is closing is not closed for a second reason.
+            limits: (is_open && !is_dropped).then_some(&*self.rules),
+            to_border: to.is_waiting_to_be_told() || is_open && to.keepalive.wants_ping(),
+            is_strict: self.frames == Frames::Enforce,
+        };
+        leg.walk(bytes, gait)
+    }
+
+    fn pass(&mut self, from: Side, bytes: usize, is_dropped: bool, seen: Seen, now: Instant) -> Taken {
+        if is_dropped {
+            return Taken { forward: 0, skip: bytes, seen: Seen::NOTHING };
+        }
+        let leg = self.leg_mut(from);
+        leg.bytes += bytes as u64;
+        leg.messages += u64::from(seen.messages());
+        if bytes > 0 {
+            self.put_off(now);
+        }
+        Taken { forward: bytes, skip: 0, seen }
+    }
+
+    /// A side said Close: it goes on, unless the other was told by us.
+    fn close_seen(&mut self, from: Side, code: CloseCode, frame_bytes: usize, now: Instant) -> Taken {
+        let to = from.other();
+        self.leg_mut(from).close_seen = Some(code);
+        self.changes += 1;
+        self.begin_closing(closed(from), now);
+        let is_dropped = self.drops(from);
+        if !is_dropped {
+            self.leg_mut(to).told = Told::Theirs;
+        }
+        let taken = self.pass(from, frame_bytes, is_dropped, Seen { close: 1, ..Seen::NOTHING }, now);
+        self.settle(now);
+        taken
+    }
+
+    /// `rest` bytes begin with the broken frame.
+    fn broken(&mut self, from: Side, rest: usize, taken: Taken, now: Instant) -> Taken {
+        let taken = taken.with(Seen { broken: 1, ..Seen::NOTHING });
+        if self.frames == Frames::Enforce || self.drops(from) {
+            self.leg_mut(from).give_up_reading();
+            self.end(broken(from), now);
+            return Taken { skip: taken.skip + rest, ..taken };
+        }
+        self.frames = Frames::Blind;
+        self.last_data = now;
+        self.client.give_up_telling();
+        self.backend.give_up_telling();
+        self.changes += 1;
+        let rest = self.pass(from, rest, false, Seen::NOTHING, now);
+        Taken { forward: taken.forward + rest.forward, ..taken }
+    }
+
+    #[cfg(test)]
+    pub(super) fn expires_in(&self, now: Instant) -> Duration {
+        self.expires_at.map_or(Duration::MAX, |at| at - now)
+    }
+
+    fn idle_at(&self) -> Option<Instant> {
+        self.rules.idle_timeout.map(|idle| self.last_data + idle)
+    }
+
+    fn pulse_at(&self, side: Side) -> Option<Instant> {
+        match (self.frames, self.rules.ping) {
+            (Frames::Track | Frames::Enforce, Some(ping)) => self.leg(side).keepalive.deadline(ping),
+            (Frames::Blind, _) | (_, None) => None,
+        }
+    }
+
+    fn take_pulses(&mut self, now: Instant) {
+        let (false, Some(ping)) = (self.is_blind(), self.rules.ping) else { return };
+        for side in Side::BOTH {
+            match self.leg_mut(side).keepalive.handle_time(ping, now) {
+                Pulse::Alive => {}
+                Pulse::Doubtful => self.changes += 1,
+                Pulse::Dead => return self.give_up(side, now),
+            }
+        }
+    }
+}
+
+impl Taken {
+    fn with(mut self, seen: Seen) -> Taken {
+        self.seen.close += seen.close;
+        self.seen.broken += seen.broken;
+        self
+    }
+}
+
+fn jitter(age: Duration, chance: u64) -> Duration {
+    let most = age / AGE_JITTER;
+    most.mul_f64((chance >> 11) as f64 / (1_u64 << 53) as f64)
+}

@@ -1,0 +1,189 @@
+//! How a session ends: who is told, what is waited for, and for how long.
+
+use std::time::{Duration, Instant};
+
+use super::super::Side;
+use super::super::leg::{Leg, Told};
+use super::{Session, State};
+use crate::reason::Reason;
+use crate::wire::CloseCode;
+
+/// The first cause of the end stands; what follows from it changes nothing of who began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closing {
+    pub reason: Reason,
+    /// Put off while it moves.
+    until: Option<Instant>,
+    /// Not put off.
+    at_the_latest: Option<Instant>,
+}
+
+impl Closing {
+    pub fn deadline(self) -> Option<Instant> {
+        [self.until, self.at_the_latest].into_iter().flatten().min()
+    }
+
+    /// Only for the last words of a side that takes no more.
+    pub fn only_linger(&mut self, now: Instant) {
+        let soon = now + LINGER;
+        self.until = Some(self.until.map_or(soon, |until| until.min(soon)));
+    }
+
+    pub fn is_overdue(self, now: Instant) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+}
+
+/// How long the last words of a side that takes no more may take.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How many times its `close_timeout` a tunnel that moves may be closing.
+const CLOSING_PATIENCE: u32 = 12;
+
+impl Session {
+    pub(super) fn begin_closing(&mut self, reason: Reason, now: Instant) {
+        if self.state != State::Open {
+            return;
+        }
+        self.changes += 1;
+        let at_the_latest = (!self.is_blind()).then(|| now + self.rules.close_timeout * CLOSING_PATIENCE);
+        self.state =
+            State::Closing(Closing { reason, until: self.patience().map(|patience| now + patience), at_the_latest });
+    }
+
+    /// How long a closing tunnel may stand still. Half closed, a tunnel without frames is a tunnel like any other.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        if self.is_blind() { self.rules.idle_timeout } else { Some(self.rules.close_timeout) }
+    }
+
+    /// It moves: closing has its time anew, unless it only waits for last words.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        let until = self.patience().map(|patience| now + patience);
+        let is_lingering = self.lingering().is_some();
+        if let (State::Closing(closing), false) = (&mut self.state, is_lingering) {
+            closing.until = until;
+        }
+    }
+
+    /// The side that takes no more, while what it had sent before may still come.
+    pub(super) fn lingering(&self) -> Option<Side> {
+        Side::BOTH.into_iter().find(|&side| !self.leg(side).is_writable && self.leg(side).is_open)
+    }
+
+    /// Lets a side know with a Close frame, at the next border, unless it had one or said so itself.
+    pub(super) fn tell(&mut self, side: Side, reason: Reason) {
+        let other = self.leg(side.other());
+        let can_be_told = other.is_at_border() || other.is_open;
+        let leg = self.leg_mut(side);
+        if let Some(code) = code_to(side, reason)
+            && can_be_told
+            && leg.is_writable
+            && leg.told == Told::No
+            && leg.close_seen.is_none()
+        {
+            leg.told = Told::Soon(code);
+        }
+    }
+
+    /// One side sends no more: if it did so without a Close, the other one is told. In the middle of a frame it cannot be.
+    pub(super) fn tell_of_loss(&mut self, of: Side, now: Instant) {
+        let (to, has_said) = (of.other(), self.leg(of).close_seen.is_some());
+        if self.is_blind() || has_said {
+            return;
+        }
+        if self.leg(of).is_at_border() {
+            self.tell(to, lost(of));
+        } else {
+            self.leg_mut(to).give_up_telling();
+        }
+        self.put_off(now);
+    }
+
+    /// Ends the session once nothing is left to wait for.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let State::Closing(closing) = self.state else { return };
+        let is_flushed = |leg: &Leg| !leg.keepalive.is_stuck() && !leg.is_waiting_to_be_told();
+        let is_through = |leg: &Leg| !leg.is_open || leg.told == Told::Ours && leg.close_seen.is_some();
+        if !Side::BOTH.into_iter().all(|side| is_flushed(self.leg(side)) && is_through(self.leg(side))) {
+            return;
+        }
+        // The server closes first, RFC 6455 §7.1.1, and has a moment to do so.
+        if self.backend.is_open && self.backend.is_writable {
+            let soon = closing.at_the_latest.map_or(now + LINGER, |at| at.min(now + LINGER));
+            if closing.at_the_latest != Some(soon) {
+                self.state = State::Closing(Closing { at_the_latest: Some(soon), ..closing });
+                self.changes += 1;
+            }
+            return;
+        }
+        self.state = State::Ended(closing.reason);
+        self.changes += 1;
+    }
+
+    pub(super) fn closing_is_over(&mut self, closing: Closing, now: Instant) {
+        match self.lingering() {
+            // Its last words had their time.
+            Some(side) if !self.is_blind() && closing.at_the_latest.is_some_and(|at| at > now) => {
+                self.handle_end(side, now);
+            }
+            _ => {
+                self.state = State::Ended(self.overdue(closing.reason));
+                self.changes += 1;
+            }
+        }
+    }
+
+    /// A blind tunnel that was only half closed has been idle.
+    pub(super) fn overdue(&self, reason: Reason) -> Reason {
+        let all_writable = self.client.is_writable && self.backend.is_writable;
+        if self.is_blind() && all_writable { Reason::IdleTimeout } else { reason }
+    }
+
+    /// A side that does not answer is treated as if its network were gone, which is what it mostly is.
+    pub(super) fn give_up(&mut self, side: Side, now: Instant) {
+        self.begin_closing(unresponsive(side), now);
+        self.handle_unreadable(side, now);
+    }
+}
+
+fn code_to(side: Side, reason: Reason) -> Option<CloseCode> {
+    match side {
+        Side::Client => reason.code_to_client(),
+        Side::Backend => reason.code_to_backend(),
+    }
+}
+
+pub(super) fn closed(by: Side) -> Reason {
+    match by {
+        Side::Client => Reason::ClientClosed,
+        Side::Backend => Reason::BackendClosed,
+    }
+}
+
+pub(super) fn lost(side: Side) -> Reason {
+    match side {
+        Side::Client => Reason::ClientLost,
+        Side::Backend => Reason::BackendLost,
+    }
+}
+
+pub(super) fn unresponsive(side: Side) -> Reason {
+    match side {
+        Side::Client => Reason::ClientUnresponsive,
+        Side::Backend => Reason::BackendUnresponsive,
+    }
+}
+
+pub(super) fn too_big(from: Side) -> Reason {
+    match from {
+        Side::Client => Reason::ClientMessageTooBig,
+        Side::Backend => Reason::BackendMessageTooBig,
+    }
+}
+
+pub(super) fn broken(from: Side) -> Reason {
+    match from {
+        Side::Client => Reason::ClientFrameBroken,
+        Side::Backend => Reason::BackendFrameBroken,
+    }
+}
