@@ -21,6 +21,8 @@ pub mod cli;
 pub mod dial;
 pub mod edge;
 pub mod lifecycle;
+pub mod logging;
 pub mod proxy;
 pub mod relay;
 pub mod server;
+pub mod source;

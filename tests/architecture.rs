@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part and the parts it may use. A part that is not named in a row may not be used by it.
-const MAY_IMPORT: [(&str, &[&str]); 20] = [
+const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("config", &[]),
     ("handshake", &[]),
     ("wire", &[]),
@@ -19,6 +19,8 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("roster", &["reason"]),
     ("observe", &["config", "reason"]),
     ("generation", &["config", "policy", "limits", "upstream", "tunnel", "observe", "reason", "roster"]),
+    ("logging", &["config"]),
+    ("source", &["config"]),
     ("lifecycle", &["config", "generation", "reason", "roster"]),
     ("dial", &["config", "handshake", "reason"]),
     ("relay", &["generation", "limits", "observe", "reason", "roster", "tunnel", "upstream", "wire"]),
@@ -45,7 +47,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("proxy", &["answer", "dial", "generation", "observe", "policy", "reason", "upstream"]),
     ("admin", &["generation", "lifecycle", "observe"]),
     ("server", &["admin", "config", "edge", "generation", "lifecycle", "observe", "proxy"]),
-    ("cli", &["answer", "config", "handshake", "policy", "reason", "server"]),
+    ("cli", &["answer", "config", "handshake", "logging", "policy", "reason", "server", "source"]),
 ];
 
 /// The parts that decide. They know no socket, no clock and no runtime.

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{run, source};
-use crate::config;
+use super::run;
+use crate::{config, source};
 use backend::Backends;
 use page::Page;
 

@@ -3,7 +3,6 @@
 mod check;
 mod demo;
 mod explain;
-mod logging;
 mod run;
 mod source;
 

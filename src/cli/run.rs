@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{logging, source};
+use super::source;
 use crate::config::Config;
-use crate::server;
+use crate::{logging, server};
 
 pub fn run(path: &Path) -> ExitCode {
     match source::load(path) {

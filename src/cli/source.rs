@@ -1,11 +1,11 @@
-//! Reads a configuration file and shows what is wrong with it. It does not know what the configuration is for.
+//! Reads a configuration file for a verb and shows what is wrong with it.
 
 use std::io::IsTerminal;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config::{self, Config, Look};
+use crate::config::{Config, Look};
+use crate::source::{Source, SourceError};
 
 pub const DEFAULT_PATH: &str = "/etc/wsgate/wsgate.toml";
 
@@ -14,20 +14,22 @@ pub const DEFAULT_PATH: &str = "/etc/wsgate/wsgate.toml";
 /// # Errors
 /// When the file cannot be read or has problems.
 pub fn load(path: &Path) -> Result<Config, ExitCode> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => {
-            eprintln!("error: cannot read the configuration `{}`: {error}", path.display());
-            return Err(ExitCode::FAILURE);
-        }
-    };
-    config::parse(&path.display().to_string(), &text, cores()).map_err(|problems| {
-        let look = if std::io::stderr().is_terminal() { Look::Ansi } else { Look::Plain };
-        eprint!("{}", problems.render(look));
-        ExitCode::FAILURE
-    })
+    read(&mut Source::new(path))
 }
 
-pub fn cores() -> NonZeroUsize {
-    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+/// As [`load`], from a file that is read again later.
+///
+/// # Errors
+/// When the file cannot be read or has problems.
+pub fn read(source: &mut Source) -> Result<Config, ExitCode> {
+    source.read().map_err(|error| {
+        match error {
+            SourceError::Unreadable { .. } => eprintln!("error: {error}"),
+            SourceError::Wrong(problems) => {
+                let look = if std::io::stderr().is_terminal() { Look::Ansi } else { Look::Plain };
+                eprint!("{}", problems.render(look));
+            }
+        }
+        ExitCode::FAILURE
+    })
 }
