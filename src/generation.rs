@@ -1,7 +1,8 @@
 //! All that is built from one configuration. A reload makes a new [`Generation`]; a session keeps the one it began with, and
 //! what is [`Lasting`] outlives them all. It knows no socket and no runtime.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use crate::config::Config;
 use crate::config::model;
 use crate::limits::Slots;
 use crate::observe::Observer;
-use crate::observe::metrics::{ListenerMetrics, RouteMetrics, ServerMetrics};
+use crate::observe::metrics::{ListenerMetrics, RouteMetrics, ServerMetrics, Standing};
 use crate::policy::{Permit, Policy};
 use crate::reason::Reason;
 use crate::roster::{Member, Roster};
@@ -81,12 +82,14 @@ impl UpstreamHandle {
         }
     }
 
-    /// Sets the gauges that mirror what the cluster knows.
-    fn mirror(&self) {
-        for (server, metrics) in self.cluster.servers().iter().zip(&self.metrics) {
-            metrics.up.set(i64::from(server.is_up()));
-            metrics.tunnels.set(server.tunnels() as i64);
-        }
+    fn standings(&self) -> impl Iterator<Item = Standing<'_>> {
+        let upstream = &self.cluster.rules().name;
+        self.cluster.servers().iter().map(move |server| Standing {
+            upstream,
+            address: server.address(),
+            up: Some(server.is_up()),
+            tunnels: server.tunnels(),
+        })
     }
 }
 
@@ -107,6 +110,12 @@ struct NamedSlots(Mutex<HashMap<String, Slots>>);
 impl NamedSlots {
     fn get(&self, name: &str, limit: Option<usize>) -> Slots {
         self.0.lock().entry(name.to_owned()).or_insert_with(|| Slots::new(None)).with_limit(limit)
+    }
+
+    /// Forgets the names that nobody has slots of, and returns them.
+    fn forget_unused(&self) -> Vec<String> {
+        let mut named = self.0.lock();
+        named.extract_if(|_, slots| !slots.are_shared()).map(|(name, _)| name).collect()
     }
 }
 
@@ -130,11 +139,30 @@ impl Lasting {
     pub fn members(&self) -> Vec<Arc<Member>> {
         self.rosters.lock().values().flat_map(Roster::members).collect()
     }
+
+    /// Forgets, with their series, the routes and servers that no generation has and no tunnel is left of. A listener is
+    /// never gone while the process lives.
+    fn forget_unused(&self) {
+        let metrics = self.observer.metrics();
+        for route in self.tunnels.forget_unused() {
+            metrics.forget_route(&route);
+            self.rosters.lock().remove(&route);
+        }
+        let forgotten = self.servers.forget_unused();
+        for (upstream, address) in forgotten.servers {
+            metrics.forget_server(&upstream, address);
+        }
+        for upstream in forgotten.upstreams {
+            metrics.forget_upstream(&upstream);
+        }
+    }
 }
 
 impl Generation {
+    /// What the configuration names is found as the generation before left it, and what nobody names any more is forgotten.
     pub fn build(config: Config, lasting: &Lasting) -> Generation {
         let metrics = lasting.observer.metrics();
+        metrics.apply(&config);
         let listeners = config.listeners.iter().map(|listener| ListenerHandle {
             name: listener.name.clone(),
             connections: lasting.connections.get(&listener.name, Some(listener.max_connections)),
@@ -153,13 +181,16 @@ impl Generation {
             cluster: Cluster::new(upstream, &lasting.servers),
             metrics: upstream.servers.iter().map(|server| metrics.server(&upstream.name, server.address)).collect(),
         });
-        Generation {
+        let generation = Generation {
             policy: Policy::new(&config),
             listeners: listeners.collect(),
             routes: routes.collect(),
             upstreams: upstreams.collect(),
             config,
-        }
+        };
+        // Only now, so that a name that comes back finds what it left.
+        lasting.forget_unused();
+        generation
     }
 
     pub fn route(&self, permit: &Permit) -> &Arc<RouteHandle> {
@@ -168,14 +199,6 @@ impl Generation {
 
     pub fn upstream(&self, permit: &Permit) -> &UpstreamHandle {
         &self.upstreams[self.config.routes[permit.route()].upstream]
-    }
-
-    /// Brings the gauges up to date that mirror what slots and servers count by themselves.
-    pub fn mirror_gauges(&self) {
-        for listener in &self.listeners {
-            listener.metrics.connections.set(listener.connections.used() as i64);
-        }
-        self.upstreams.iter().for_each(UpstreamHandle::mirror);
     }
 
     pub fn listener(&self, index: usize) -> &model::Listener {
@@ -214,7 +237,132 @@ impl Current {
         self.generation.load_full()
     }
 
+    /// New requests get `next` from here on. Returns the generation before, which lives until its last request is over.
+    pub fn replace(&self, next: Arc<Generation>) -> Arc<Generation> {
+        self.generation.swap(next)
+    }
+
+    /// Brings the gauges up to date that mirror what slots and servers count by themselves.
+    pub fn mirror_gauges(&self) {
+        let generation = self.load();
+        for listener in &generation.listeners {
+            listener.metrics.connections.set(listener.connections.used() as i64);
+        }
+        let named: Vec<Standing<'_>> = generation.upstreams.iter().flat_map(UpstreamHandle::standings).collect();
+        let names: HashSet<(&str, SocketAddr)> = named.iter().map(|server| (server.upstream, server.address)).collect();
+        // Servers that are configured no more, and whose tunnels are still open.
+        let with_tunnels = self.lasting.servers.with_tunnels();
+        let left = with_tunnels
+            .iter()
+            .filter(|(upstream, address, _)| !names.contains(&(upstream.as_str(), *address)))
+            .map(|(upstream, address, tunnels)| Standing { upstream, address: *address, up: None, tunnels: *tunnels });
+        self.observer().metrics().show_servers(named.iter().copied().chain(left));
+    }
+
     pub fn observer(&self) -> &Arc<Observer> {
         &self.lasting.observer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::config::{self, model};
+    use crate::observe::{AccessLog, Metrics, exposition};
+    use crate::policy::tests::permit;
+    use crate::upstream::{Tried, TunnelSlot};
+
+    fn config(route: &str, upstream: &str, server: &str) -> Config {
+        let text = format!(
+            "[[listener]]\nname = 'public'\nlisten = '127.0.0.1:0'\n[[route]]\nname = '{route}'\nupstream = '{upstream}'\n\
+             [[upstream]]\nname = '{upstream}'\nservers = ['{server}']\nbalance = 'round-robin'\n"
+        );
+        config::parse("test.toml", &text, NonZeroUsize::MIN).unwrap()
+    }
+
+    fn current() -> Current {
+        let metrics = Arc::new(Metrics::new());
+        let access_log = AccessLog::open(&model::AccessLog::Off, metrics.access_log_dropped.clone()).unwrap();
+        let observer = Arc::new(Observer::new(metrics, access_log));
+        Current::new(config("chat", "app", "127.0.0.1:9001"), Lasting::new(observer))
+    }
+
+    fn reload(current: &Current, config: Config) {
+        current.replace(Arc::new(Generation::build(config, &current.lasting)));
+    }
+
+    fn tunnel(current: &Current) -> TunnelSlot {
+        let generation = current.load();
+        let cluster = &generation.upstreams[0].cluster;
+        cluster.pick(&permit(), &mut Tried::default(), Instant::now()).unwrap().slot
+    }
+
+    fn shown(current: &Current) -> Vec<String> {
+        current.mirror_gauges();
+        let (_, text) = exposition::render(current.observer().metrics(), None);
+        let text = String::from_utf8(text).unwrap();
+        let ours = text.lines().filter(|line| line.starts_with("wsgate_"));
+        ours.map(str::to_owned).collect()
+    }
+
+    fn check_shown(current: &Current, expected: &str) {
+        let shown = shown(current);
+        assert!(shown.iter().any(|line| line == expected), "{expected} is not in {shown:#?}");
+    }
+
+    #[test]
+    fn names_that_come_and_go_leave_nothing_behind() {
+        let current = current();
+        let mut series = Vec::new();
+        for round in 0..200 {
+            let server = format!("127.0.0.1:{}", 10_000 + round);
+            reload(&current, config(&format!("route-{round}"), &format!("upstream-{round}"), &server));
+            current.load().upstreams[0].not_used(0, Reason::BackendHandshakeWrong);
+            series.push(shown(&current).len());
+        }
+        assert_eq!(series[199], series[3], "{series:?}");
+        let Lasting { tunnels, servers, .. } = &current.lasting;
+        assert_eq!(tunnels.0.lock().len(), 2, "that of now, and that of before, which had its generation until now");
+        assert_eq!(servers.forget_unused().servers.len(), 1);
+        assert_eq!(servers.forget_unused().servers.len(), 0);
+    }
+
+    #[test]
+    fn a_route_that_comes_back_finds_its_open_tunnels() {
+        let current = current();
+        let open = current.load().routes[0].tunnels.take();
+        for other in ["one", "two", "three"] {
+            reload(&current, config(other, "app", "127.0.0.1:9001"));
+        }
+        reload(&current, config("chat", "app", "127.0.0.1:9001"));
+        assert_eq!(current.load().routes[0].tunnels.used(), 1);
+        drop(open);
+        assert_eq!(current.load().routes[0].tunnels.used(), 0);
+    }
+
+    #[test]
+    fn a_server_that_is_gone_shows_its_tunnels_until_the_last_one_ends() {
+        let current = current();
+        check_shown(&current, r#"wsgate_backend_up{server="127.0.0.1:9001",upstream="app"} 1"#);
+        let tunnels = (tunnel(&current), tunnel(&current));
+        reload(&current, config("chat", "app", "127.0.0.1:9002"));
+        check_shown(&current, r#"wsgate_backend_tunnels{server="127.0.0.1:9001",upstream="app"} 2"#);
+        assert!(!shown(&current).iter().any(|line| line.contains("up{server=\"127.0.0.1:9001\"")));
+        drop(tunnels.0);
+        check_shown(&current, r#"wsgate_backend_tunnels{server="127.0.0.1:9001",upstream="app"} 1"#);
+        drop(tunnels.1);
+        assert!(!shown(&current).iter().any(|line| line.contains("127.0.0.1:9001")));
+        check_shown(&current, r#"wsgate_backend_tunnels{server="127.0.0.1:9002",upstream="app"} 0"#);
+    }
+
+    #[test]
+    fn a_server_that_stays_keeps_its_standing() {
+        let current = current();
+        let now = Instant::now();
+        (0..3).for_each(|_| current.load().upstreams[0].not_reached(0, Reason::BackendUnavailable, now));
+        reload(&current, config("other", "app", "127.0.0.1:9001"));
+        check_shown(&current, r#"wsgate_backend_up{server="127.0.0.1:9001",upstream="app"} 0"#);
     }
 }

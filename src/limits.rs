@@ -44,6 +44,11 @@ impl Slots {
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
+
+    /// Whether somebody else holds a clone of these, or a slot of them.
+    pub fn are_shared(&self) -> bool {
+        Arc::strong_count(&self.used) > 1
+    }
 }
 
 impl Drop for Slot {
@@ -75,6 +80,18 @@ mod tests {
         drop(out);
         assert!(lowered.take().is_some());
         assert_eq!(slots.used(), 0);
+    }
+
+    #[test]
+    fn they_are_shared_as_long_as_a_clone_or_a_slot_is_left() {
+        let slots = Slots::new(None);
+        assert!(!slots.are_shared());
+        let clone = slots.with_limit(Some(1));
+        let slot = clone.take();
+        drop(clone);
+        assert!(slots.are_shared());
+        drop(slot);
+        assert!(!slots.are_shared());
     }
 
     #[test]

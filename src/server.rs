@@ -53,7 +53,6 @@ pub fn run(mut config: Config) -> Result<ExitCode, StartError> {
     let observer = Arc::new(Observer::new(metrics, access_log));
     let sockets = Sockets::bind(&config)?;
     sockets.tell(&mut config);
-    observer.metrics().apply(&config);
     let current = Arc::new(Current::new(config, Lasting::new(Arc::clone(&observer))));
     observer.metrics().reload_succeeded(SystemTime::now());
     let lifecycle = Arc::new(Lifecycle::default());

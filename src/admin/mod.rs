@@ -28,7 +28,7 @@ impl Admin {
     }
 
     fn metrics(&self, accept: Option<&str>) -> Response<Vec<u8>> {
-        self.current.load().mirror_gauges();
+        self.current.mirror_gauges();
         let metrics = self.current.observer().metrics();
         let draining = self.lifecycle.phase() == Phase::Draining;
         metrics.drain_remaining.set(if draining { self.lifecycle.open() as i64 } else { 0 });

@@ -2,11 +2,11 @@
 //! cannot make series. It does not know when anything happens (that is [`super::Observer`]) nor any exposition format
 //! (that is `exposition`).
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
@@ -38,8 +38,6 @@ const CONNECT_SECONDS: [f64; 14] =
 pub struct Metrics {
     registry: Registry,
     families: Vec<Family>,
-    /// Upstream and address of each server that is exposed.
-    servers: Mutex<BTreeSet<(String, String)>>,
     pub(super) upgrade_requests: IntCounterVec,
     pub(super) refusals: IntCounterVec,
     pub(super) would_refuse: IntCounterVec,
@@ -95,16 +93,23 @@ pub struct ListenerMetrics {
     pub connections: IntGauge,
 }
 
-/// What is known of one backend server. Outlives the configuration it was made for.
+/// What is counted of one backend server. Outlives the configuration it was made for.
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
-    /// 1 while the server gets new tunnels, 0 while it is out.
-    pub up: IntGauge,
-    /// Open now.
-    pub tunnels: IntGauge,
     failures: IntCounterVec,
     upstream: String,
     address: String,
+}
+
+/// How a backend server stands at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing<'a> {
+    pub upstream: &'a str,
+    pub address: SocketAddr,
+    /// `None` where no configuration names the server any more, so that it gets no tunnels, up or not.
+    pub up: Option<bool>,
+    /// Open now.
+    pub tunnels: usize,
 }
 
 impl ServerMetrics {
@@ -147,7 +152,6 @@ impl Metrics {
             access_log_dropped: define.counter(families::ACCESS_LOG_DROPPED).with_label_values(&NO_LABELS),
             registry: define.registry,
             families: define.families,
-            servers: Mutex::new(BTreeSet::new()),
         }
     }
 
@@ -172,27 +176,32 @@ impl Metrics {
         ListenerMetrics { connections: self.connections.with_label_values(&[name]) }
     }
 
-    /// A server that was not exposed before begins as up; one that was keeps what it had.
     pub fn server(&self, upstream: &str, address: SocketAddr) -> ServerMetrics {
-        let address = address.to_string();
-        let labels = [upstream, address.as_str()];
-        let mut servers = self.servers.lock();
-        let up = self.backend_up.with_label_values(&labels);
-        if servers.insert((upstream.to_owned(), address.clone())) {
-            up.set(1);
-        }
         ServerMetrics {
-            up,
-            tunnels: self.backend_tunnels.with_label_values(&labels),
             failures: self.backend_failures.clone(),
             upstream: upstream.to_owned(),
-            address,
+            address: address.to_string(),
+        }
+    }
+
+    /// The servers as they stand now. One that is not among them is not shown: it would be reported as up, or down, for ever.
+    /// For the one thread that exposes: another would see the moment between the old and the new.
+    pub fn show_servers<'a>(&self, servers: impl Iterator<Item = Standing<'a>>) {
+        self.backend_up.reset();
+        self.backend_tunnels.reset();
+        for Standing { upstream, address, up, tunnels } in servers {
+            let address = address.to_string();
+            let labels = [upstream, address.as_str()];
+            self.backend_tunnels.with_label_values(&labels).set(tunnels as i64);
+            if let Some(up) = up {
+                self.backend_up.with_label_values(&labels).set(i64::from(up));
+            }
         }
     }
 
     /// A configuration came into force: shows at 0 every series whose labels it decides, so that a rate sees the first
-    /// event, and takes back the servers that it no longer names. What only an event decides is shown with the first
-    /// one: refusals, would-be refusals and failures by reason, plain answers by status, and `route="-"`.
+    /// event. What only an event decides is shown with the first one: refusals, would-be refusals and failures by reason,
+    /// plain answers by status, and `route="-"`. What a server is doing is shown by [`Metrics::show_servers`].
     pub fn apply(&self, config: &Config) {
         for listener in &config.listeners {
             self.listener(&listener.name);
@@ -200,15 +209,40 @@ impl Metrics {
         for route in &config.routes {
             self.show_route(config, route);
         }
-        let mut named = BTreeSet::new();
         for upstream in &config.upstreams {
             self.backend_connect_duration.with_label_values(&[&upstream.name]);
-            for server in &upstream.servers {
-                self.server(&upstream.name, server.address);
-                named.insert((upstream.name.clone(), server.address.to_string()));
-            }
         }
-        self.servers.lock().retain(|server| named.contains(server) || self.take_back(server));
+    }
+
+    /// No configuration names the route any more, and no tunnel of it is left: its series go, or names that come and go would
+    /// fill the memory. If it returns, its counters begin at 0.
+    pub fn forget_route(&self, route: &str) {
+        let label = [("route", route)];
+        forget(&self.upgrade_requests, &label);
+        forget(&self.refusals, &label);
+        forget(&self.would_refuse, &label);
+        forget(&self.handshake_duration, &label);
+        forget(&self.tunnels, &label);
+        forget(&self.tunnels_opened, &label);
+        forget(&self.tunnel_duration, &label);
+        forget(&self.tunnel_bytes, &label);
+        forget(&self.tunnel_messages, &label);
+        forget(&self.broken_frames, &label);
+        forget(&self.tunnel_closes, &label);
+        forget(&self.http_requests, &label);
+    }
+
+    /// As [`Metrics::forget_route`], of an upstream.
+    pub fn forget_upstream(&self, upstream: &str) {
+        let label = [("upstream", upstream)];
+        forget(&self.tunnels, &label);
+        forget(&self.tunnels_opened, &label);
+        forget(&self.backend_connect_duration, &label);
+    }
+
+    /// As [`Metrics::forget_route`], of a server.
+    pub fn forget_server(&self, upstream: &str, address: SocketAddr) {
+        forget(&self.backend_failures, &[("upstream", upstream), ("server", &address.to_string())]);
     }
 
     /// A configuration was read and taken, at the start or on a reload.
@@ -255,17 +289,17 @@ impl Metrics {
             }
         }
     }
+}
 
-    /// A gone server would be reported as down, or up, for ever. Its count of tunnels stays as long as one is open.
-    /// Answers whether the server is still exposed, which it never is.
-    fn take_back(&self, (upstream, address): &(String, String)) -> bool {
-        let labels = [upstream, address];
-        // The only error is that there is no such series, which is what is wanted.
-        let _ = self.backend_up.remove_label_values(&labels);
-        if self.backend_tunnels.with_label_values(&labels).get() == 0 {
-            let _ = self.backend_tunnels.remove_label_values(&labels);
+/// Takes out every series of the family that has these labels, whatever its others are.
+fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, labels: &[(&str, &str)]) {
+    for metric in family.collect().iter().flat_map(MetricFamily::get_metric) {
+        let series: HashMap<&str, &str> =
+            metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+        if labels.iter().all(|(name, value)| series.get(name) == Some(value)) {
+            // The only error is that there is no such series, which is what is wanted.
+            let _ = family.remove(&series);
         }
-        false
     }
 }
 
@@ -333,37 +367,36 @@ mod tests {
     }
 
     #[test]
-    fn a_new_server_is_up_and_a_known_one_keeps_its_state() {
+    fn only_the_servers_of_now_are_shown_and_a_gone_one_is_neither_up_nor_down() {
         let metrics = Metrics::new();
-        let labels = [("upstream", "chat"), ("server", "127.0.0.1:9001")];
-        let server = metrics.server("chat", address("127.0.0.1:9001"));
-        assert_eq!(value(&metrics, "wsgate_backend_up", &labels), Some(1.0));
-        server.up.set(0);
-        server.tunnels.inc();
-        metrics.server("chat", address("127.0.0.1:9001"));
-        assert_eq!(value(&metrics, "wsgate_backend_up", &labels), Some(0.0));
-        assert_eq!(value(&metrics, "wsgate_backend_tunnels", &labels), Some(1.0));
+        let labels = |server| [("upstream", "chat"), ("server", server)];
+        let (first, second) = ("127.0.0.1:9001", "127.0.0.1:9002");
+        let standing = |server, up, tunnels| Standing { upstream: "chat", address: address(server), up, tunnels };
+        metrics.show_servers([standing(first, Some(true), 1), standing(second, Some(false), 0)].into_iter());
+        assert_eq!(value(&metrics, "wsgate_backend_up", &labels(first)), Some(1.0));
+        assert_eq!(value(&metrics, "wsgate_backend_up", &labels(second)), Some(0.0));
+        metrics.show_servers([standing(first, None, 1)].into_iter());
+        assert_eq!(value(&metrics, "wsgate_backend_up", &labels(first)), None);
+        assert_eq!(value(&metrics, "wsgate_backend_tunnels", &labels(first)), Some(1.0));
+        assert_eq!(value(&metrics, "wsgate_backend_tunnels", &labels(second)), None);
     }
 
-    fn config(servers: &str) -> Config {
-        let text = format!(
-            "[[listener]]\nname = \"public\"\nlisten = \"127.0.0.1:0\"\n[[route]]\nname = \"chat\"\nupstream = \"chat\"\n\
-             [[upstream]]\nname = \"chat\"\nservers = [{servers}]\n"
-        );
-        crate::config::parse("test.toml", &text, std::num::NonZeroUsize::MIN).unwrap()
+    fn config() -> Config {
+        let text = "[[listener]]\nname = \"public\"\nlisten = \"127.0.0.1:0\"\n[[route]]\nname = \"chat\"\nupstream = \"chat\"\n\
+                    [[upstream]]\nname = \"chat\"\nservers = [\"127.0.0.1:9001\"]\n";
+        crate::config::parse("test.toml", text, std::num::NonZeroUsize::MIN).unwrap()
     }
 
     #[test]
     fn what_the_configuration_decides_is_shown_at_0() {
         let metrics = Metrics::new();
-        metrics.apply(&config(r#""127.0.0.1:9001""#));
-        let series: [(&str, &[(&str, &str)]); 7] = [
+        metrics.apply(&config());
+        let series: [(&str, &[(&str, &str)]); 6] = [
             ("wsgate_connections", &[("listener", "public")]),
             ("wsgate_upgrade_requests_total", &[("listener", "public"), ("route", "chat"), ("version", "missing")]),
             ("wsgate_tunnels", &[("route", "chat"), ("upstream", "chat"), ("version", "13")]),
             ("wsgate_tunnel_bytes_total", &[("route", "chat"), ("direction", "to_client")]),
             ("wsgate_tunnel_closes_total", &[("route", "chat"), ("by", "operator"), ("code", "none")]),
-            ("wsgate_backend_tunnels", &[("upstream", "chat"), ("server", "127.0.0.1:9001")]),
             ("wsgate_access_log_dropped_total", &[]),
         ];
         for (family, labels) in series {
@@ -372,17 +405,25 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_no_longer_configured_is_taken_back_and_can_return() {
+    fn what_is_forgotten_leaves_no_series_and_takes_none_of_another_name() {
         let metrics = Metrics::new();
-        let labels = [("upstream", "chat"), ("server", "127.0.0.1:9001")];
-        metrics.apply(&config(r#""127.0.0.1:9001", "127.0.0.1:9002""#));
-        let old = metrics.server("chat", address("127.0.0.1:9001"));
-        old.up.set(0);
-        metrics.apply(&config(r#""127.0.0.1:9002""#));
-        assert_eq!(value(&metrics, "wsgate_backend_up", &labels), None);
-        assert_eq!(value(&metrics, "wsgate_backend_tunnels", &labels), None);
-        metrics.apply(&config(r#""127.0.0.1:9001""#));
-        assert_eq!(value(&metrics, "wsgate_backend_up", &labels), Some(1.0));
+        let before = series(&metrics);
+        metrics.apply(&config());
+        metrics.refusals.with_label_values(&["chat", "no-route"]).inc();
+        metrics.server("chat", address("127.0.0.1:9001")).failed(Reason::BackendTimeout);
+        metrics.refusals.with_label_values(&["chat2", "no-route"]).inc();
+        metrics.server("chat2", address("127.0.0.1:9001")).failed(Reason::BackendTimeout);
+        metrics.forget_route("chat");
+        metrics.forget_upstream("chat");
+        metrics.forget_server("chat", address("127.0.0.1:9001"));
+        // The listener stays, since a reload takes none away.
+        assert_eq!(series(&metrics), before + 3);
+        let labels = [("upstream", "chat2"), ("server", "127.0.0.1:9001"), ("reason", "backend-timeout")];
+        assert_eq!(value(&metrics, "wsgate_backend_failures_total", &labels), Some(1.0));
+    }
+
+    fn series(metrics: &Metrics) -> usize {
+        metrics.gather().iter().map(|family| family.get_metric().len()).sum()
     }
 
     #[test]

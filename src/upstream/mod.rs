@@ -6,6 +6,7 @@ mod server;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -22,13 +23,32 @@ pub use server::{Server, TunnelSlot};
 pub struct Cluster {
     rules: model::Upstream,
     servers: Vec<Server>,
-    balancer: Balancer,
+    balancer: Arc<Balancer>,
 }
 
-/// Counts and health that outlive configurations: a reload finds its servers as they were.
+/// Counts and health that outlive configurations: a reload finds its servers as they were, and goes on with their turns.
 #[derive(Debug, Default)]
 pub struct Registry {
-    states: Mutex<HashMap<(String, SocketAddr), std::sync::Arc<State>>>,
+    /// By the upstream's name and the server's address.
+    states: Mutex<HashMap<(String, SocketAddr), Arc<State>>>,
+    /// By the upstream's name.
+    turns: Mutex<HashMap<String, Turns>>,
+}
+
+/// The turns of an upstream, and between which servers they are dealt.
+#[derive(Debug)]
+struct Turns {
+    balance: model::Balance,
+    servers: Vec<model::Server>,
+    balancer: Weak<Balancer>,
+}
+
+/// What a registry no longer knows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    pub servers: Vec<(String, SocketAddr)>,
+    /// Of which no server is left.
+    pub upstreams: Vec<String>,
 }
 
 /// The servers of a cluster that one request has already tried, by index.
@@ -44,8 +64,44 @@ pub struct Picked<'c> {
 }
 
 impl Registry {
-    fn state(&self, upstream: &str, address: SocketAddr) -> std::sync::Arc<State> {
-        std::sync::Arc::clone(self.states.lock().entry((upstream.to_owned(), address)).or_default())
+    fn state(&self, upstream: &str, address: SocketAddr) -> Arc<State> {
+        Arc::clone(self.states.lock().entry((upstream.to_owned(), address)).or_default())
+    }
+
+    /// The balancer of the configuration before, as long as the same servers take turns in the same way: begun anew at each
+    /// reload, turns would favour the first server.
+    fn balancer(&self, rules: &model::Upstream) -> Arc<Balancer> {
+        let mut turns = self.turns.lock();
+        let before = turns.get(&rules.name);
+        let same = before.filter(|turns| turns.balance == rules.balance && turns.servers == rules.servers);
+        if let Some(balancer) = same.and_then(|turns| turns.balancer.upgrade()) {
+            return balancer;
+        }
+        let balancer = Arc::new(Balancer::new(rules));
+        let (balance, servers) = (rules.balance, rules.servers.clone());
+        turns.insert(rules.name.clone(), Turns { balance, servers, balancer: Arc::downgrade(&balancer) });
+        balancer
+    }
+
+    /// Every server with a live tunnel, whether or not a cluster still has it: upstream, address and number of tunnels.
+    pub fn with_tunnels(&self) -> Vec<(String, SocketAddr, usize)> {
+        let states = self.states.lock();
+        let all = states.iter().map(|((upstream, address), state)| (upstream.clone(), *address, state.tunnels()));
+        all.filter(|(_, _, tunnels)| *tunnels > 0).collect()
+    }
+
+    /// Forgets the servers that no cluster has and no tunnel goes to: configurations that name new servers again and again
+    /// would fill the memory.
+    pub fn forget_unused(&self) -> Forgotten {
+        self.turns.lock().retain(|_, turns| turns.balancer.strong_count() > 0);
+        let mut states = self.states.lock();
+        let unused = states.extract_if(|_, state| !State::is_in_use(state));
+        let servers: Vec<(String, SocketAddr)> = unused.map(|(server, _)| server).collect();
+        let mut upstreams: Vec<String> = servers.iter().map(|(upstream, _)| upstream.clone()).collect();
+        upstreams.sort_unstable();
+        upstreams.dedup();
+        upstreams.retain(|gone| states.keys().all(|(upstream, _)| upstream != gone));
+        Forgotten { servers, upstreams }
     }
 }
 
@@ -56,7 +112,7 @@ impl Cluster {
             .iter()
             .map(|server| Server::new(server, registry.state(&rules.name, server.address)))
             .collect();
-        Cluster { balancer: Balancer::new(rules), rules: rules.clone(), servers }
+        Cluster { balancer: registry.balancer(rules), rules: rules.clone(), servers }
     }
 
     pub fn rules(&self) -> &model::Upstream {

@@ -29,6 +29,18 @@ pub struct State {
     out: AtomicBool,
 }
 
+impl State {
+    /// Live tunnels, whatever configuration they began with.
+    pub(super) fn tunnels(&self) -> usize {
+        self.slots.used()
+    }
+
+    /// Whether a tunnel goes to the server, or a cluster has it, besides whoever holds `state`.
+    pub(super) fn is_in_use(state: &Arc<State>) -> bool {
+        Arc::strong_count(state) > 1 || state.slots.are_shared()
+    }
+}
+
 impl Default for State {
     fn default() -> State {
         State { slots: Slots::new(None), health: Mutex::default(), out: AtomicBool::new(false) }

@@ -5,6 +5,10 @@ use crate::config::model::{Balance, Health as HealthRules, HealthCheck};
 use crate::policy::tests::permit;
 
 fn cluster(balance: Balance, servers: &[(u32, Option<usize>)]) -> Cluster {
+    Cluster::new(&rules(balance, servers), &Registry::default())
+}
+
+fn rules(balance: Balance, servers: &[(u32, Option<usize>)]) -> model::Upstream {
     let servers = servers
         .iter()
         .zip(9001..)
@@ -22,7 +26,7 @@ fn cluster(balance: Balance, servers: &[(u32, Option<usize>)]) -> Cluster {
         fall: 3,
         eject_time: Duration::from_secs(10),
     };
-    let rules = model::Upstream {
+    model::Upstream {
         name: "u".to_owned(),
         versions: vec![13],
         servers,
@@ -33,8 +37,7 @@ fn cluster(balance: Balance, servers: &[(u32, Option<usize>)]) -> Cluster {
         header_limit: 16384,
         tries: 2,
         health,
-    };
-    Cluster::new(&rules, &Registry::default())
+    }
 }
 
 fn picks(cluster: &Cluster, count: usize) -> (Vec<usize>, Vec<TunnelSlot>) {
@@ -141,11 +144,53 @@ fn picks_at(cluster: &Cluster, now: Instant) -> usize {
 #[test]
 fn counts_and_standing_outlive_a_configuration() {
     let registry = Registry::default();
-    let rules = cluster(Balance::LeastTunnels, &[(1, None)]).rules;
+    let rules = rules(Balance::LeastTunnels, &[(1, None)]);
     let old = Cluster::new(&rules, &registry);
     let (_, _slots) = picks(&old, 2);
     (0..3).for_each(|_| _ = old.failed(0, Instant::now()));
     let new = Cluster::new(&rules, &registry);
     assert_eq!(new.servers()[0].tunnels(), 2);
     assert!(!new.servers()[0].is_up());
+}
+
+#[test]
+fn turns_go_on_through_a_reload_and_begin_anew_with_other_servers() {
+    let registry = Registry::default();
+    let unchanged = rules(Balance::RoundRobin, &[(5, None), (1, None), (1, None)]);
+    let old = Cluster::new(&unchanged, &registry);
+    assert_eq!(picks(&old, 3).0, [0, 0, 1]);
+    let new = Cluster::new(&unchanged, &registry);
+    assert_eq!(picks(&new, 2).0, [0, 2]);
+    // A connection may still hold the old one.
+    assert_eq!(picks(&old, 2).0, [0, 0]);
+    let changed = rules(Balance::RoundRobin, &[(1, None), (1, None)]);
+    assert_eq!(picks(&Cluster::new(&changed, &registry), 2).0, [0, 1]);
+}
+
+#[test]
+fn a_server_is_forgotten_when_no_cluster_has_it_and_no_tunnel_goes_to_it() {
+    let registry = Registry::default();
+    let one = Cluster::new(&rules(Balance::LeastTunnels, &[(1, None)]), &registry);
+    let address = one.servers()[0].address();
+    let tunnel = one.servers()[0].take_slot();
+    assert_eq!(registry.forget_unused(), Forgotten::default());
+    drop(one);
+    // A tunnel alone keeps it, so that its count is found again when the server comes back.
+    assert_eq!(registry.forget_unused(), Forgotten::default());
+    assert_eq!(registry.with_tunnels(), [("u".to_owned(), address, 1)]);
+    let back = Cluster::new(&rules(Balance::LeastTunnels, &[(1, None)]), &registry);
+    assert_eq!(back.servers()[0].tunnels(), 1);
+    drop((back, tunnel));
+    let forgotten = registry.forget_unused();
+    assert_eq!(forgotten, Forgotten { servers: vec![("u".to_owned(), address)], upstreams: vec!["u".to_owned()] });
+    assert!(registry.states.lock().is_empty() && registry.turns.lock().is_empty());
+}
+
+#[test]
+fn an_upstream_is_known_as_long_as_one_server_of_it_is() {
+    let registry = Registry::default();
+    drop(Cluster::new(&rules(Balance::LeastTunnels, &[(1, None), (1, None)]), &registry));
+    let _left = Cluster::new(&rules(Balance::LeastTunnels, &[(1, None)]), &registry);
+    let forgotten = registry.forget_unused();
+    assert_eq!((forgotten.servers.len(), forgotten.upstreams.len()), (1, 0), "{forgotten:?}");
 }
