@@ -24,5 +24,6 @@ pub mod lifecycle;
 pub mod logging;
 pub mod proxy;
 pub mod relay;
+pub mod reload;
 pub mod server;
 pub mod source;

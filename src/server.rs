@@ -16,15 +16,18 @@ use pingora::services::Service as PingoraService;
 use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 use socket2::{Domain, Protocol, Socket, Type};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::edge::Edge;
 use crate::generation::{Current, Lasting};
 use crate::lifecycle::{Lifecycle, Signals};
+use crate::logging::Diagnostics;
 use crate::observe::{AccessLog, Metrics, Observer};
 use crate::proxy::PlainProxy;
+use crate::reload::{self, Fixed, Reloader};
+use crate::source::Source;
 
 /// Connections that the kernel holds for a listener before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -38,21 +41,21 @@ pub enum StartError {
     AccessLog(io::Error),
 }
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends it. The configuration is read again from `source`, if there is one.
 ///
 /// # Errors
 /// When an address is taken or the access log cannot be opened; nothing has been served then.
-pub fn run(mut config: Config) -> Result<ExitCode, StartError> {
+pub fn run(asked: Config, source: Option<Source>, diagnostics: Diagnostics) -> Result<ExitCode, StartError> {
     let started = Instant::now();
-    for pending in &config.not_in_force {
-        warn!(key = pending.key, "not in force in this release: {}", pending.meanwhile);
-    }
+    reload::tell_not_in_force(&asked);
     let metrics = Arc::new(Metrics::new());
     let access_log =
-        AccessLog::open(&config.log.access, metrics.access_log_dropped.clone()).map_err(StartError::AccessLog)?;
+        AccessLog::open(&asked.log.access, metrics.access_log_dropped.clone()).map_err(StartError::AccessLog)?;
     let observer = Arc::new(Observer::new(metrics, access_log));
-    let sockets = Sockets::bind(&config)?;
-    sockets.tell(&mut config);
+    let sockets = Sockets::bind(&asked)?;
+    let config = sockets.tell(asked.clone());
+    let fixed = Fixed::new(&asked, &config);
+    drop(asked);
     let current = Arc::new(Current::new(config, Lasting::new(Arc::clone(&observer))));
     observer.metrics().reload_succeeded(SystemTime::now());
     let lifecycle = Arc::new(Lifecycle::default());
@@ -60,6 +63,8 @@ pub fn run(mut config: Config) -> Result<ExitCode, StartError> {
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&current));
     server.bootstrap();
     add_services(&mut server, sockets, &current, &lifecycle, started);
+    let reloader = source.map(|source| Arc::new(Reloader::new(source, fixed, Arc::clone(&current), diagnostics)));
+    server.add_service(ReloadService { reloader, lifecycle: Arc::clone(&lifecycle) });
     let signals = Signals::new(Arc::clone(&lifecycle), current);
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     observer.access_log().close();
@@ -128,10 +133,12 @@ impl Sockets {
 
 impl Sockets {
     /// What the system chose for port 0 is what the configuration says from here on.
-    fn tell(&self, config: &mut Config) {
+    fn tell(&self, mut config: Config) -> Config {
         for (rules, bound) in config.listeners.iter_mut().zip(&self.listeners) {
             rules.listen = bound.address;
         }
+        config.admin.listen = self.admin.as_ref().map(|bound| bound.address);
+        config
     }
 }
 
@@ -179,6 +186,31 @@ impl PingoraService for EdgeService {
 
     fn name(&self) -> &str {
         "edge"
+    }
+}
+
+/// Reads the configuration again when it is asked for, on a thread of its own.
+struct ReloadService {
+    /// `None` where the configuration is built in.
+    reloader: Option<Arc<Reloader>>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+#[async_trait]
+impl PingoraService for ReloadService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        match &self.reloader {
+            Some(reloader) => Arc::clone(reloader).serve(&self.lifecycle).await,
+            None => reload::decline(&self.lifecycle).await,
+        }
+    }
+
+    fn name(&self) -> &str {
+        "reload"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part and the parts it may use. A part that is not named in a row may not be used by it.
-const MAY_IMPORT: [(&str, &[&str]); 22] = [
+const MAY_IMPORT: [(&str, &[&str]); 23] = [
     ("config", &[]),
     ("handshake", &[]),
     ("wire", &[]),
@@ -22,6 +22,7 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("logging", &["config"]),
     ("source", &["config"]),
     ("lifecycle", &["config", "generation", "reason", "roster"]),
+    ("reload", &["config", "generation", "lifecycle", "logging", "source"]),
     ("dial", &["config", "handshake", "reason"]),
     ("relay", &["generation", "limits", "observe", "reason", "roster", "tunnel", "upstream", "wire"]),
     (
@@ -46,7 +47,10 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ),
     ("proxy", &["answer", "dial", "generation", "observe", "policy", "reason", "upstream"]),
     ("admin", &["generation", "lifecycle", "observe"]),
-    ("server", &["admin", "config", "edge", "generation", "lifecycle", "observe", "proxy"]),
+    (
+        "server",
+        &["admin", "config", "edge", "generation", "lifecycle", "logging", "observe", "proxy", "reload", "source"],
+    ),
     ("cli", &["answer", "config", "handshake", "logging", "policy", "reason", "server", "source"]),
 ];
 

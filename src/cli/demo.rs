@@ -48,7 +48,7 @@ pub fn demo(arguments: &Arguments) -> ExitCode {
     match config::parse("the configuration of the demo", &demo.configuration(), source::cores()) {
         Ok(config) => {
             println!("{}", demo.announcement());
-            run::serve(config)
+            run::serve(config, None)
         }
         // Only addresses that cannot stand together, such as twice the same, get here.
         Err(problems) => {

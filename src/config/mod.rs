@@ -326,6 +326,18 @@ health = { check = 'websocket', interval = '1500ms' }
     }
 
     #[test]
+    fn a_position_is_where_an_editor_shows_it() {
+        let problems = parse("test.toml", "[log]\r\n\u{e9} = 1\nlevel = 'x'\n", cores()).unwrap_err();
+        let position = |code| {
+            let problem = problems.as_slice().iter().find(|problem| problem.code == code).unwrap();
+            problems.position(&problem.span)
+        };
+        assert_eq!(position(ProblemCode::Syntax), (2, 1));
+        assert_eq!(position(ProblemCode::UnknownChoice), (3, 9));
+        assert_eq!(problems.position(&(1000..2000)), (4, 1));
+    }
+
+    #[test]
     fn spans_at_odd_places_can_be_shown() {
         for text in
             ["", "\u{feff}", "\u{feff}[log]\r\nlevel = 'x'\r\n", "x", "x = '", "\u{e9} = 1", "a = '\u{1f600}\n", "\0"]

@@ -226,6 +226,18 @@ impl Problems {
         &self.problems
     }
 
+    /// What the file is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Line and column at which a place in the text begins, both counted from 1.
+    pub fn position(&self, span: &Range<usize>) -> (usize, usize) {
+        let before = &self.text[..self.visible(span).start];
+        let line = before.rfind('\n').map_or(0, |end| end + 1);
+        (before.matches('\n').count() + 1, before[line..].chars().count() + 1)
+    }
+
     /// Every problem with its file, line, caret, code and hint, an empty line between them.
     pub fn render(&self, look: Look) -> String {
         let renderer = match look {

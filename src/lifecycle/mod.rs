@@ -6,7 +6,7 @@ mod signals;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -45,6 +45,8 @@ pub struct Lifecycle {
     phase: watch::Sender<Phase>,
     /// True from the moment on which no connection is accepted any more. Pingora's services watch it.
     stop_accepting: watch::Sender<bool>,
+    /// Holds one request that nobody waits for yet.
+    reload: Notify,
     /// One token for each open tunnel and each plain request in flight.
     work: TaskTracker,
 }
@@ -61,6 +63,7 @@ impl Default for Lifecycle {
         Lifecycle {
             phase: watch::Sender::new(Phase::Starting),
             stop_accepting: watch::Sender::new(false),
+            reload: Notify::new(),
             work: TaskTracker::new(),
         }
     }
@@ -75,9 +78,23 @@ impl Lifecycle {
         self.phase.send_replace(phase);
     }
 
+    pub fn is_draining(&self) -> bool {
+        matches!(self.phase(), Phase::Draining | Phase::Stopped)
+    }
+
     /// Listeners are closed, and a connection that was kept open gets no tunnel and no further request.
     pub fn refuses_tunnels(&self) -> bool {
         *self.stop_accepting.borrow()
+    }
+
+    /// The configuration is to be read again.
+    pub fn ask_reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// Until somebody asks for a reload. Asked several times before that is asked once.
+    pub async fn reload_asked(&self) {
+        self.reload.notified().await;
     }
 
     /// Turns true when listeners close.

@@ -59,7 +59,7 @@ impl Signals {
                     Ok(()) => info!("access log reopened"),
                     Err(error) => tracing::error!(%error, "access log cannot be reopened"),
                 },
-                _ = streams.hang_up.recv() => warn!("SIGHUP ignored: this release does not reload its configuration"),
+                _ = streams.hang_up.recv() => self.lifecycle.ask_reload(),
                 _ = streams.quit.recv() => warn!("SIGQUIT ignored: this release does not hand its sockets over"),
             }
         }

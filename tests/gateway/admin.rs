@@ -2,8 +2,6 @@
 
 use std::io::Write;
 
-use serde_json::Value;
-
 use crate::backend::{Backend, route_to};
 use crate::harness::{Gateway, upgrade};
 
@@ -29,14 +27,9 @@ fn the_admin_listener_only_reads() {
     assert_eq!(gateway.admin("/healthz", "").0, 200);
     assert_eq!(gateway.admin("/readyz", "").0, 200);
     assert_eq!(gateway.admin("/nothing", "").0, 404);
-    let mut stream = std::net::TcpStream::connect(admin_address(&gateway)).unwrap();
+    let mut stream = std::net::TcpStream::connect(gateway.address_of("admin")).unwrap();
     stream.write_all(b"POST /status HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
     assert!(crate::harness::read_to_end(&mut stream).starts_with("HTTP/1.1 405 "));
-}
-
-fn admin_address(gateway: &Gateway) -> String {
-    let line = gateway.wait_for_log(|line| line["message"] == "listening" && line["listener"] == "admin");
-    line["address"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -44,8 +37,7 @@ fn status_shows_what_is_configured_and_what_is_happening() {
     let backend = Backend::echo();
     let gateway = Gateway::start(&route_to(&[backend.address()], "", "[route.limits]\nhandshakes_per_client = '9/s'"));
     let _tunnel = gateway.open();
-    let (_, answer) = gateway.admin("/status", "");
-    let status: Value = serde_json::from_str(answer.split_once("\n\n").unwrap().1).unwrap();
+    let status = gateway.status();
     assert_eq!(status["phase"], "ready");
     assert_eq!(status["routes"][0]["served"], serde_json::json!([13]));
     assert_eq!(status["routes"][0]["tunnels"], 1);

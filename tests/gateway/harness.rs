@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ pub struct Gateway {
     addresses: HashMap<String, SocketAddr>,
     diagnostics: Lines,
     access_log: Lines,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// The lines of a pipe as they come, each one JSON.
@@ -41,10 +42,15 @@ impl Lines {
     }
 
     fn wait(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_nth(1, what, wanted)
+    }
+
+    /// The `nth` line that is wanted, counted from 1.
+    fn wait_for_nth(&self, nth: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + PATIENCE;
         let mut lines = self.0.0.lock().unwrap();
         loop {
-            if let Some(line) = lines.iter().find(|line| wanted(line)) {
+            if let Some(line) = lines.iter().filter(|line| wanted(line)).nth(nth - 1) {
                 return line.clone();
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -62,17 +68,25 @@ impl Gateway {
 
     /// As [`Gateway::start`], with more keys of `[gateway]` (tables included) and of the listener.
     pub fn start_with(gateway: &str, listener: &str, rest: &str) -> Gateway {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("wsgate.toml");
-        let text = format!(
+        Gateway::start_from(&format!(
             "[gateway]\n{gateway}\n[admin]\nlisten = '127.0.0.1:0'\n\
              [log]\nformat = 'json'\nlevel = 'debug'\naccess = 'stdout'\n\
              [[listener]]\nname = 'public'\nlisten = '127.0.0.1:0'\n{listener}\n{rest}\n"
-        );
-        std::fs::write(&path, text).unwrap();
+        ))
+    }
+
+    /// The whole file. It logs in JSON from `info` on, and has the listeners `public` and admin.
+    pub fn start_from(text: &str) -> Gateway {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("wsgate.toml"), text).unwrap();
+        Gateway::run(folder)
+    }
+
+    /// With the `wsgate.toml` of a folder.
+    pub fn run(folder: tempfile::TempDir) -> Gateway {
         let mut child = Command::new(env!("CARGO_BIN_EXE_wsgate"))
             .args(["run", "-c"])
-            .arg(&path)
+            .arg(folder.path().join("wsgate.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -81,10 +95,10 @@ impl Gateway {
         let (diagnostics, access_log) = (Lines::default(), Lines::default());
         diagnostics.follow(child.stderr.take().unwrap());
         access_log.follow(child.stdout.take().unwrap());
-        let mut gateway = Gateway { child, addresses: HashMap::new(), diagnostics, access_log, _folder: folder };
+        let mut gateway = Gateway { child, addresses: HashMap::new(), diagnostics, access_log, folder };
         for name in ["public", "admin"] {
-            let line = gateway.wait_for_log(|line| line["message"] == "listening" && line["listener"] == name);
-            gateway.addresses.insert(name.to_owned(), line["address"].as_str().unwrap().parse().unwrap());
+            let address = gateway.address_of(name);
+            gateway.addresses.insert(name.to_owned(), address);
         }
         gateway.wait_for_log(|line| line["message"] == "ready");
         gateway
@@ -92,6 +106,17 @@ impl Gateway {
 
     pub fn address(&self) -> SocketAddr {
         self.addresses["public"]
+    }
+
+    /// Where a listener said that it listens.
+    pub fn address_of(&self, name: &str) -> SocketAddr {
+        let line = self.wait_for_log(|line| line["message"] == "listening" && line["listener"] == name);
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// The file that it was started with.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("wsgate.toml")
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -130,6 +155,11 @@ impl Gateway {
         found.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
+    pub fn status(&self) -> Value {
+        let (_, answer) = self.admin("/status", "");
+        serde_json::from_str(answer.split_once("\n\n").unwrap().1).unwrap()
+    }
+
     /// Waits until a series has a value.
     pub fn wait_for_metric(&self, series: &str, expected: f64) {
         let until = Instant::now() + PATIENCE;
@@ -147,8 +177,16 @@ impl Gateway {
         self.diagnostics.wait("a line of the log", wanted)
     }
 
+    pub fn wait_for_nth_log(&self, nth: usize, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.diagnostics.wait_for_nth(nth, "a line of the log", wanted)
+    }
+
     pub fn has_logged(&self, wanted: impl Fn(&Value) -> bool) -> bool {
-        self.diagnostics.0.0.lock().unwrap().iter().any(wanted)
+        self.count_logged(wanted) > 0
+    }
+
+    pub fn count_logged(&self, wanted: impl Fn(&Value) -> bool) -> usize {
+        self.diagnostics.0.0.lock().unwrap().iter().filter(|line| wanted(line)).count()
     }
 
     pub fn wait_for_access(&self, wanted: impl Fn(&Value) -> bool) -> Value {

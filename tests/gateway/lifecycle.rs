@@ -134,8 +134,6 @@ fn a_plain_request_in_flight_finishes() {
 fn signals_of_later_releases_change_nothing() {
     let backend = Backend::echo();
     let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
-    gateway.signal(Signal::HUP);
-    gateway.wait_for_log(|line| line["message"].as_str().is_some_and(|text| text.starts_with("SIGHUP ignored")));
     gateway.signal(Signal::QUIT);
     gateway.wait_for_log(|line| line["message"].as_str().is_some_and(|text| text.starts_with("SIGQUIT ignored")));
     gateway.signal(Signal::USR1);

@@ -10,5 +10,6 @@ mod harness;
 mod lifecycle;
 mod plain;
 mod refusals;
+mod reload;
 mod rust_client;
 mod tunnels;
