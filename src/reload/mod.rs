@@ -3,12 +3,13 @@
 
 mod fixed;
 mod refusal;
+mod watch;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::config::model::AccessLog;
@@ -18,6 +19,7 @@ use crate::logging::Diagnostics;
 use crate::source::{Source, SourceError};
 pub use fixed::Fixed;
 use refusal::Refusal;
+use watch::Watch;
 
 pub struct Reloader {
     /// Locked for the length of a reload, so that there is one at a time.
@@ -25,6 +27,13 @@ pub struct Reloader {
     fixed: Fixed,
     current: Arc<Current>,
     diagnostics: Diagnostics,
+}
+
+/// Whether the file had something to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Nothing,
+    Something,
 }
 
 /// Says to whoever asks that there is no file to read again.
@@ -42,32 +51,81 @@ pub fn tell_not_in_force(config: &Config) {
     }
 }
 
+/// Until what is watched changed and is quiet again. Never, if nothing is watched.
+async fn settled(watch: Option<&Watch>) {
+    if let Some(watch) = watch {
+        match watch.settled().await {
+            Ok(()) => return,
+            Err(error) => error!(%error, "the configuration file is watched no more, only SIGHUP reloads it"),
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
 impl Reloader {
     pub fn new(source: Source, fixed: Fixed, current: Arc<Current>, diagnostics: Diagnostics) -> Reloader {
         Reloader { source: Mutex::new(source), fixed, current, diagnostics }
     }
 
-    /// Reloads whenever it is asked for, one after the other; asked several times meanwhile is asked once.
+    /// Reloads whenever it is asked for, and when the file changes if the configuration in force says so. One reload after
+    /// the other; asked several times meanwhile is asked once.
     pub async fn serve(self: Arc<Self>, lifecycle: &Lifecycle) {
         loop {
-            lifecycle.reload_asked().await;
-            if lifecycle.is_draining() {
-                info!("reload ignored: the gateway is going away");
+            // Begun anew after each change, because links may lead elsewhere now, or nobody wants to know any more.
+            let watch = self.watch();
+            // It does not tell of what changed before it stood.
+            if watch.is_some()
+                && !lifecycle.is_draining()
+                && self.run(Reloader::reload_if_changed).await == News::Something
+            {
                 continue;
             }
-            let reloader = Arc::clone(&self);
-            // A disk that does not answer holds nobody else up, and a panic does not end the reloads to come.
-            if let Err(error) = tokio::task::spawn_blocking(move || reloader.reload()).await {
-                error!(%error, "reload failed");
-                self.current.observer().metrics().reload_failed();
+            tokio::select! {
+                () = lifecycle.reload_asked() => {
+                    if lifecycle.is_draining() {
+                        info!("reload ignored: the gateway is going away");
+                    } else {
+                        self.run(Reloader::reload).await;
+                    }
+                }
+                () = settled(watch.as_ref()) => {}
             }
         }
     }
 
-    fn reload(&self) {
+    /// A disk that does not answer holds nobody else up, and a panic does not end the reloads to come.
+    async fn run(self: &Arc<Self>, reload: fn(&Reloader) -> News) -> News {
+        let reloader = Arc::clone(self);
+        tokio::task::spawn_blocking(move || reload(&reloader)).await.unwrap_or_else(|error| {
+            error!(%error, "reload failed");
+            self.current.observer().metrics().reload_failed();
+            News::Something
+        })
+    }
+
+    fn reload(&self) -> News {
         let mut source = self.source.lock();
         let read = source.read();
         self.take(read);
+        News::Something
+    }
+
+    fn reload_if_changed(&self) -> News {
+        let mut source = self.source.lock();
+        let Some(read) = source.read_if_changed() else {
+            debug!("the configuration file has nothing new");
+            return News::Nothing;
+        };
+        self.take(read);
+        News::Something
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        if !self.current.load().config.gateway.reload_on_change {
+            return None;
+        }
+        let watch = Watch::begin(self.source.lock().path());
+        watch.inspect_err(|error| error!(%error, "cannot watch the configuration file, only SIGHUP reloads it")).ok()
     }
 
     /// The outcome is in the log and in the metrics.

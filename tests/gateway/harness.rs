@@ -198,6 +198,10 @@ impl Gateway {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the process to end; its exit code.
     pub fn wait(&mut self) -> i32 {
         let until = Instant::now() + PATIENCE;

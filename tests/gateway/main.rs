@@ -11,5 +11,6 @@ mod lifecycle;
 mod plain;
 mod refusals;
 mod reload;
+mod reload_on_change;
 mod rust_client;
 mod tunnels;

@@ -266,7 +266,7 @@ fn a_listener_more_or_less_is_refused_whole() {
     assert_eq!(status_of_8(&gateway), 426);
     assert_eq!(gateway.status()["listeners"].as_array().unwrap().len(), 1);
 
-    let gateway = File { listeners: BOTH, ..one.clone() }.start();
+    let gateway = File { listeners: BOTH, ..one }.start();
     let line = refuse(&gateway, &accepting(backend.address(), "13, 8").text());
     assert!(line["error"].as_str().unwrap().contains("the file removes `inner`"), "{line}");
     assert_eq!(status_of_8(&gateway), 426);

@@ -28,12 +28,6 @@ pub fn gateway(findings: &mut Findings<'_>, given: &file::Gateway, cores: NonZer
     };
     let reload_on_change = given.reload_on_change.as_ref();
     let reload_on_change = reload_on_change.is_some_and(|switch| *switch.get_ref());
-    if reload_on_change {
-        findings.not_in_force(
-            "gateway.reload_on_change".to_owned(),
-            "the configuration is not read again while the gateway runs",
-        );
-    }
     Gateway { threads, upgrade_socket, reload_on_change, drain: drain(findings, &given.drain) }
 }
 
