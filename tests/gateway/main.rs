@@ -12,5 +12,6 @@ mod plain;
 mod refusals;
 mod reload;
 mod reload_on_change;
+mod reload_under_load;
 mod rust_client;
 mod tunnels;
