@@ -1,41 +1,20 @@
 // Headless Chromium with the page of `wsgate demo`, doing what a person does: one visit, a test for each thing done.
 
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { chromium } from 'playwright-core';
-import { ARTIFACTS, endAll, startDemo } from '../node/gateway.mjs';
-
-const FLAGS = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-];
-const PATIENCE_MS = 15_000;
+import { endAll, startDemo } from '../node/gateway.mjs';
+import { keepPicture, startBrowser } from './browser.mjs';
 
 describe('a person visits the demo page', { concurrency: false }, () => {
   let demo;
   let browser;
   let page;
-  const profile = mkdtempSync(join(tmpdir(), 'wsgate-chromium-'));
   const requested = [];
   const errors = [];
 
   before(async () => {
     demo = await startDemo();
-    browser = await chromium.launchPersistentContext(profile, {
-      executablePath: '/usr/bin/chromium',
-      headless: true,
-      args: FLAGS,
-      viewport: { width: 1000, height: 900 },
-    });
-    browser.setDefaultTimeout(PATIENCE_MS);
+    browser = await startBrowser({ viewport: { width: 1000, height: 900 } });
     page = await browser.newPage();
     page.on('request', (request) => requested.push(request.url()));
     page.on('pageerror', (error) => errors.push(`${error}`));
@@ -43,10 +22,9 @@ describe('a person visits the demo page', { concurrency: false }, () => {
   });
 
   after(async () => {
-    await browser?.close();
+    await browser?.stop();
     const exit = await demo?.stop();
     endAll();
-    rmSync(profile, { recursive: true, force: true });
     assert.equal(exit, 0, 'the demo drains and exits with 0');
   });
 
@@ -79,8 +57,7 @@ describe('a person visits the demo page', { concurrency: false }, () => {
   });
 
   test('the page needs nothing from elsewhere and has no error', async () => {
-    mkdirSync(ARTIFACTS, { recursive: true });
-    await page.screenshot({ path: join(ARTIFACTS, 'demo.png'), fullPage: true });
+    await keepPicture(page, 'demo.png');
     assert.ok(requested.length > 0);
     assert.deepEqual(requested.filter((url) => !url.startsWith(demo.page)), []);
     assert.deepEqual(errors, []);

@@ -18,7 +18,7 @@ export const MATRIX = JSON.parse(readFileSync(join(PEERS, 'matrix.json'), 'utf8'
 export async function startEverything() {
   const servers = {};
   for (const [name, { run }] of Object.entries(MATRIX.servers)) servers[name] = await startServer(name, run);
-  const gateway = await startGateway(servers);
+  const gateway = await startGateway('gateway.toml', servers);
   return {
     servers,
     url: (path) => `ws://${gateway.address}/${path}`,
@@ -45,18 +45,19 @@ async function startServer(name, [interpreter, script]) {
   return server;
 }
 
-async function startGateway(servers) {
+async function startGateway(configuration, servers) {
   const directory = mkdtempSync(join(tmpdir(), 'wsgate-peers-'));
   const words = { directory };
   for (const [name, { address }] of Object.entries(servers)) words[name] = address;
-  const template = readFileSync(join(PEERS, 'gateway.toml'), 'utf8');
+  const template = readFileSync(join(PEERS, configuration), 'utf8');
   const file = join(directory, 'wsgate.toml');
   writeFileSync(file, template.replace(/@([a-z]+)@/g, (_, word) => words[word]));
   const gateway = new ReportingProcess('wsgate', GATEWAY, ['run', '-c', file], 'stderr');
-  await gateway.waitFor(isListening('admin'), 'listening: admin');
+  const { address: admin } = await gateway.waitFor(isListening('admin'), 'listening: admin');
   const { address } = await gateway.waitFor(isListening('public'), 'listening: public');
   return {
     address,
+    admin,
     stop: async () => {
       const exit = await gateway.stop();
       rmSync(directory, { recursive: true });
