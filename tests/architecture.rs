@@ -46,7 +46,7 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
         ],
     ),
     ("proxy", &["answer", "dial", "generation", "observe", "policy", "reason", "upstream"]),
-    ("admin", &["generation", "lifecycle", "observe"]),
+    ("admin", &["config", "generation", "lifecycle", "observe"]),
     (
         "server",
         &["admin", "config", "edge", "generation", "lifecycle", "logging", "observe", "proxy", "reload", "source"],

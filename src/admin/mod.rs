@@ -14,6 +14,8 @@ use pingora::protocols::http::ServerSession;
 use crate::generation::Current;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::observe::exposition;
+use crate::observe::reading::Reading;
+use status::Status;
 
 /// What the admin listener serves.
 pub struct Admin {
@@ -30,8 +32,7 @@ impl Admin {
     fn metrics(&self, accept: Option<&str>) -> Response<Vec<u8>> {
         self.current.mirror_gauges();
         let metrics = self.current.observer().metrics();
-        let draining = self.lifecycle.phase() == Phase::Draining;
-        metrics.drain_remaining.set(if draining { self.lifecycle.open() as i64 } else { 0 });
+        metrics.drain_remaining.set(status::remaining(&self.lifecycle) as i64);
         let (content_type, body) = exposition::render(metrics, accept);
         response(StatusCode::OK, content_type, body)
     }
@@ -46,8 +47,11 @@ impl Admin {
     }
 
     fn status(&self) -> Response<Vec<u8>> {
-        let status = status::status(&self.current.load(), &self.lifecycle, self.started, Instant::now());
-        let mut body = serde_json::to_vec_pretty(&status).unwrap_or_default();
+        let generation = self.current.load();
+        let reading = Reading::take(self.current.observer().metrics());
+        let uptime = Instant::now().saturating_duration_since(self.started);
+        let status = Status::new(&generation, &reading, &self.lifecycle, uptime);
+        let mut body = serde_json::to_vec_pretty(&status).expect("its keys are texts and its numbers finite");
         body.push(b'\n');
         response(StatusCode::OK, "application/json", body)
     }

@@ -1,79 +1,322 @@
-//! `/status`: what is configured and what is happening now, as JSON. A view; it computes nothing that is not known already.
+//! `/status`: what is configured and what is happening now, as JSON. A view: it shows the configuration in force next
+//! to what the counters say, and counts nothing itself. `docs/operating.md` says what each field means.
 
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use crate::generation::Generation;
-use crate::lifecycle::Lifecycle;
+use crate::config::{Choice, model};
+use crate::generation::{Generation, ListenerHandle, UpstreamHandle};
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::observe::metrics::REVISION;
+use crate::observe::reading::{Counts, Reading};
 
-pub fn status(generation: &Generation, lifecycle: &Lifecycle, started: Instant, now: Instant) -> Value {
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "phase": lifecycle.phase().as_str(),
-        "uptime_seconds": now.saturating_duration_since(started).as_secs(),
-        "open": lifecycle.open(),
-        "listeners": listeners(generation),
-        "routes": routes(generation),
-        "upstreams": upstreams(generation),
-        "not_in_force": generation.config.not_in_force.iter().map(|pending| &pending.key).collect::<Vec<_>>(),
-    })
+/// The whole answer; its fields in the order in which they are shown.
+#[derive(Debug, Serialize)]
+pub struct Status<'g> {
+    version: &'static str,
+    revision: &'static str,
+    phase: &'static str,
+    uptime_seconds: u64,
+    tunnels: u64,
+    reload: Reload,
+    drain: Drain,
+    listeners: Vec<Listener<'g>>,
+    routes: Vec<Route<'g>>,
+    unrouted: Unrouted,
+    upstreams: Vec<Upstream<'g>>,
+    not_in_force: Vec<&'g str>,
 }
 
-fn listeners(generation: &Generation) -> Vec<Value> {
-    let configured = generation.config.listeners.iter().zip(&generation.listeners);
-    configured
-        .map(|(rules, handle)| {
-            json!({
-                "name": rules.name,
-                "listen": rules.listen.to_string(),
-                "connections": handle.connections.used(),
-                "max_connections": rules.max_connections,
-            })
-        })
-        .collect()
+#[derive(Debug, Serialize)]
+struct Reload {
+    last_successful: bool,
+    last_success_time: i64,
 }
 
-fn routes(generation: &Generation) -> Vec<Value> {
-    let configured = generation.config.routes.iter().zip(&generation.routes);
-    configured
-        .map(|(rules, handle)| {
-            json!({
-                "name": rules.name,
-                "hosts": rules.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "paths": rules.paths.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "upstream": generation.config.upstreams[rules.upstream].name,
-                "accept": rules.versions.accept,
-                "served": rules.versions.served,
-                "tunnels": handle.tunnels.used(),
-                "max_tunnels": rules.limits.tunnels,
-            })
-        })
-        .collect()
+#[derive(Debug, Serialize)]
+struct Drain {
+    draining: bool,
+    remaining: usize,
+    delay_seconds: f64,
+    spread_seconds: f64,
+    timeout_seconds: f64,
 }
 
-fn upstreams(generation: &Generation) -> Vec<Value> {
-    generation
-        .upstreams
-        .iter()
-        .map(|upstream| {
-            let rules = upstream.cluster.rules();
-            let servers: Vec<Value> = upstream
-                .cluster
-                .servers()
-                .iter()
-                .zip(&rules.servers)
-                .map(|(server, rules)| {
-                    json!({
-                        "address": server.address().to_string(),
-                        "up": server.is_up(),
-                        "tunnels": server.tunnels(),
-                        "max_tunnels": rules.max_tunnels,
-                        "weight": server.weight(),
-                    })
-                })
-                .collect();
-            json!({ "name": rules.name, "versions": rules.versions, "servers": servers })
-        })
-        .collect()
+#[derive(Debug, Serialize)]
+struct Listener<'g> {
+    name: &'g str,
+    listen: SocketAddr,
+    connections: usize,
+    max_connections: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Route<'g> {
+    name: &'g str,
+    listeners: Vec<&'g str>,
+    hosts: Vec<String>,
+    paths: Vec<String>,
+    upstream: &'g str,
+    mode: &'static str,
+    accept: &'g [u8],
+    served: &'g [u8],
+    plain_http: &'static str,
+    tunnels: u64,
+    max_tunnels: Option<usize>,
+    asked: Counts,
+    refusals: Counts,
+    would_refuse: Counts,
+    closes: Counts,
+    bytes: Counts,
+}
+
+#[derive(Debug, Serialize)]
+struct Unrouted {
+    asked: Counts,
+    refusals: Counts,
+}
+
+#[derive(Debug, Serialize)]
+struct Upstream<'g> {
+    name: &'g str,
+    versions: &'g [u8],
+    servers: Vec<Server>,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    address: SocketAddr,
+    up: bool,
+    tunnels: usize,
+    max_tunnels: Option<usize>,
+    weight: u32,
+    failures: Counts,
+}
+
+impl<'g> Status<'g> {
+    pub fn new(generation: &'g Generation, reading: &Reading, lifecycle: &Lifecycle, uptime: Duration) -> Status<'g> {
+        let config = &generation.config;
+        let unrouted = reading.without_route();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: REVISION,
+            phase: lifecycle.phase().as_str(),
+            uptime_seconds: uptime.as_secs(),
+            tunnels: reading.tunnels(),
+            reload: Reload {
+                last_successful: reading.reload.last_successful,
+                last_success_time: reading.reload.last_success_time,
+            },
+            drain: Drain::new(&config.gateway.drain, lifecycle),
+            listeners: config.listeners.iter().zip(&generation.listeners).map(Listener::new).collect(),
+            routes: config.routes.iter().map(|rules| Route::new(rules, generation, reading)).collect(),
+            unrouted: Unrouted { asked: unrouted.asked, refusals: unrouted.refusals },
+            upstreams: generation.upstreams.iter().map(|upstream| Upstream::new(upstream, reading)).collect(),
+            not_in_force: config.not_in_force.iter().map(|pending| pending.key.as_str()).collect(),
+        }
+    }
+}
+
+/// What a drain still waits for; 0 at any other time.
+pub fn remaining(lifecycle: &Lifecycle) -> usize {
+    match lifecycle.phase() {
+        Phase::Draining => lifecycle.open(),
+        Phase::Starting | Phase::Ready | Phase::Stopped => 0,
+    }
+}
+
+impl Drain {
+    fn new(rules: &model::Drain, lifecycle: &Lifecycle) -> Drain {
+        Drain {
+            draining: lifecycle.phase() == Phase::Draining,
+            remaining: remaining(lifecycle),
+            delay_seconds: rules.delay.as_secs_f64(),
+            spread_seconds: rules.spread.as_secs_f64(),
+            timeout_seconds: rules.timeout.as_secs_f64(),
+        }
+    }
+}
+
+impl<'g> Listener<'g> {
+    fn new((rules, handle): (&'g model::Listener, &ListenerHandle)) -> Listener<'g> {
+        Listener {
+            name: &rules.name,
+            listen: rules.listen,
+            connections: handle.connections.used(),
+            max_connections: rules.max_connections,
+        }
+    }
+}
+
+impl<'g> Route<'g> {
+    fn new(rules: &'g model::Route, generation: &'g Generation, reading: &Reading) -> Route<'g> {
+        let config = &generation.config;
+        let counts = reading.route(&rules.name);
+        Route {
+            name: &rules.name,
+            listeners: rules.listeners.iter().map(|&listener| config.listeners[listener].name.as_str()).collect(),
+            hosts: rules.hosts.iter().map(ToString::to_string).collect(),
+            paths: rules.paths.iter().map(ToString::to_string).collect(),
+            upstream: &config.upstreams[rules.upstream].name,
+            mode: rules.versions.mode.word(),
+            accept: &rules.versions.accept,
+            served: &rules.versions.served,
+            plain_http: rules.plain_http.word(),
+            tunnels: counts.tunnels.total(),
+            max_tunnels: rules.limits.tunnels,
+            asked: counts.asked,
+            refusals: counts.refusals,
+            would_refuse: counts.would_refuse,
+            closes: counts.closes,
+            bytes: counts.bytes,
+        }
+    }
+}
+
+impl<'g> Upstream<'g> {
+    fn new(upstream: &'g UpstreamHandle, reading: &Reading) -> Upstream<'g> {
+        let rules = upstream.cluster.rules();
+        let servers = upstream.cluster.servers().iter().zip(&rules.servers).map(|(server, limits)| Server {
+            address: server.address(),
+            up: server.is_up(),
+            tunnels: server.tunnels(),
+            max_tunnels: limits.max_tunnels,
+            weight: server.weight(),
+            failures: reading.failures(&rules.name, &server.address().to_string()),
+        });
+        Upstream { name: &rules.name, versions: &rules.versions, servers: servers.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::Arc;
+    use std::time::{Instant, UNIX_EPOCH};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config;
+    use crate::generation::Lasting;
+    use crate::observe::{AccessLog, Metrics, Observer};
+    use crate::reason::Reason;
+
+    const CONFIGURATION: &str = "
+        [gateway.drain]
+        delay = '300ms'
+        [[listener]]
+        name = 'public'
+        listen = '127.0.0.1:8080'
+        [[listener]]
+        name = 'internal'
+        listen = '[::1]:8080'
+        max_connections = 7
+        [[route]]
+        name = 'chat'
+        hosts = ['*.Example.com']
+        paths = ['=/ws']
+        upstream = 'chat'
+        plain_http = 'refuse'
+        versions = { accept = [13, 8], mode = 'observe' }
+        limits = { tunnels = 5 }
+        [[upstream]]
+        name = 'chat'
+        servers = [{ address = '127.0.0.1:9001', weight = 3, max_tunnels = 9 }, '127.0.0.1:9002']
+        health = { fall = 1 }
+    ";
+
+    struct Process {
+        generation: Generation,
+        observer: Arc<Observer>,
+        lifecycle: Lifecycle,
+    }
+
+    impl Process {
+        fn start() -> Process {
+            let config = config::parse("test.toml", CONFIGURATION, NonZeroUsize::MIN);
+            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+            let metrics = Arc::new(Metrics::new());
+            metrics.apply(&config);
+            let access_log = AccessLog::open(&model::AccessLog::Off, metrics.access_log_dropped.clone()).unwrap();
+            let observer = Arc::new(Observer::new(metrics, access_log));
+            let generation = Generation::build(config, &Lasting::new(Arc::clone(&observer)));
+            Process { generation, observer, lifecycle: Lifecycle::default() }
+        }
+
+        fn status(&self) -> Value {
+            let reading = Reading::take(self.observer.metrics());
+            let status = Status::new(&self.generation, &reading, &self.lifecycle, Duration::from_millis(65_900));
+            serde_json::to_value(status).unwrap()
+        }
+    }
+
+    #[test]
+    fn shows_the_configuration_in_force() {
+        let status = Process::start().status();
+        assert_eq!((&status["phase"], &status["uptime_seconds"]), (&json!("starting"), &json!(65)));
+        assert_eq!(status["drain"]["delay_seconds"], 0.3);
+        assert_eq!(status["listeners"][1]["listen"], "[::1]:8080");
+        assert_eq!(status["listeners"][1]["max_connections"], 7);
+        let route = &status["routes"][0];
+        for (field, expected) in [
+            ("listeners", json!(["public", "internal"])),
+            ("hosts", json!(["*.example.com"])),
+            ("paths", json!(["=/ws"])),
+            ("upstream", json!("chat")),
+            ("mode", json!("observe")),
+            ("accept", json!([13, 8])),
+            ("served", json!([13])),
+            ("plain_http", json!("refuse")),
+            ("max_tunnels", json!(5)),
+        ] {
+            assert_eq!(route[field], expected, "{field}");
+        }
+        let servers = &status["upstreams"][0]["servers"];
+        assert_eq!((&servers[0]["weight"], &servers[0]["max_tunnels"]), (&json!(3), &json!(9)));
+        assert_eq!((&servers[1]["weight"], &servers[1]["max_tunnels"]), (&json!(1), &Value::Null));
+    }
+
+    #[test]
+    fn shows_what_was_counted_once_over_all_listeners() {
+        let process = Process::start();
+        for listener in ["public", "internal"] {
+            process.observer.upgrade_requested(listener, Some("chat"), "8");
+        }
+        process.observer.upgrade_requested("public", None, "malformed");
+        process.observer.would_refuse("chat", Reason::VersionUnsupported);
+        let status = process.status();
+        let route = &status["routes"][0];
+        assert_eq!((&route["asked"]["8"], &route["asked"]["13"]), (&json!(2), &json!(0)));
+        assert_eq!(route["would_refuse"], json!({ "version-unsupported": 1 }));
+        assert_eq!(route["refusals"], json!({}));
+        assert_eq!(status["unrouted"], json!({ "asked": { "malformed": 1 }, "refusals": {} }));
+    }
+
+    #[test]
+    fn shows_which_server_is_down_and_why() {
+        let process = Process::start();
+        process.generation.upstreams[0].not_reached(1, Reason::BackendTimeout, Instant::now());
+        let servers = process.status()["upstreams"][0]["servers"].take();
+        assert_eq!((&servers[0]["up"], &servers[0]["failures"]), (&json!(true), &json!({})));
+        assert_eq!((&servers[1]["up"], &servers[1]["failures"]), (&json!(false), &json!({ "backend-timeout": 1 })));
+    }
+
+    #[test]
+    fn shows_a_drain_and_a_refused_configuration() {
+        let process = Process::start();
+        let _work = process.lifecycle.work();
+        process.lifecycle.enter(Phase::Ready);
+        process.observer.metrics().reload_succeeded(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        let status = process.status();
+        assert_eq!((&status["drain"]["draining"], &status["drain"]["remaining"]), (&json!(false), &json!(0)));
+        assert_eq!(status["reload"], json!({ "last_successful": true, "last_success_time": 1_700_000_000 }));
+        process.lifecycle.enter(Phase::Draining);
+        process.observer.metrics().reload_failed();
+        let status = process.status();
+        assert_eq!((&status["drain"]["draining"], &status["drain"]["remaining"]), (&json!(true), &json!(1)));
+        assert_eq!(status["reload"], json!({ "last_successful": false, "last_success_time": 1_700_000_000 }));
+    }
 }

@@ -18,6 +18,7 @@ mod suggest;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
+pub use choice::Choice;
 pub use model::Config;
 pub use print::print;
 pub use problem::{Look, Problem, ProblemCode, Problems};

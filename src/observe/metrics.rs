@@ -24,6 +24,12 @@ pub const NO_CLOSE_CODE: &str = "none";
 /// The `version` labels: what a client can ask for.
 pub const VERSIONS: [&str; 7] = ["0", "7", "8", "13", "other", "missing", "malformed"];
 
+/// The source revision, where the build was told.
+pub const REVISION: &str = match option_env!("WSGATE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
 const TO_BACKEND: &str = "to_backend";
 const TO_CLIENT: &str = "to_client";
 
@@ -45,7 +51,7 @@ pub struct Metrics {
     pub(super) tunnels: IntGaugeVec,
     pub(super) tunnels_opened: IntCounterVec,
     pub(super) tunnel_duration: HistogramVec,
-    tunnel_bytes: IntCounterVec,
+    pub(super) tunnel_bytes: IntCounterVec,
     tunnel_messages: IntCounterVec,
     broken_frames: IntCounterVec,
     pub(super) pings: IntCounterVec,
@@ -56,9 +62,9 @@ pub struct Metrics {
     backend_up: IntGaugeVec,
     backend_tunnels: IntGaugeVec,
     pub(super) backend_connect_duration: HistogramVec,
-    backend_failures: IntCounterVec,
-    reload_successful: IntGauge,
-    reload_success_timestamp: IntGauge,
+    pub(super) backend_failures: IntCounterVec,
+    pub(super) reload_successful: IntGauge,
+    pub(super) reload_success_timestamp: IntGauge,
     /// Tunnels still open during a drain; 0 at any other time.
     pub drain_remaining: IntGauge,
     /// What [`super::AccessLog`] threw away.
@@ -123,8 +129,7 @@ impl Metrics {
     pub fn new() -> Metrics {
         let mut define = Define { registry: Registry::new(), families: Vec::new() };
         let build_info = define.gauge(families::BUILD_INFO);
-        let revision = option_env!("WSGATE_REVISION").unwrap_or("unknown");
-        build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision]).set(1);
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), REVISION]).set(1);
         define.process();
         Metrics {
             upgrade_requests: define.counter(families::UPGRADE_REQUESTS),

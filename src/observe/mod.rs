@@ -8,6 +8,7 @@ mod families;
 mod line;
 pub mod metrics;
 mod openmetrics;
+pub mod reading;
 
 use std::io;
 use std::sync::Arc;

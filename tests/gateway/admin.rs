@@ -1,6 +1,9 @@
 //! What the gateway tells of itself: metrics in two formats, health, readiness, status, and the access log.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+
+use serde_json::{Value, json};
 
 use crate::backend::{Backend, route_to};
 use crate::harness::{Gateway, upgrade};
@@ -32,11 +35,100 @@ fn the_admin_listener_only_reads() {
     assert!(crate::harness::read_to_end(&mut stream).starts_with("HTTP/1.1 405 "));
 }
 
+fn admin_address(gateway: &Gateway) -> String {
+    let line = gateway.wait_for_log(|line| line["message"] == "listening" && line["listener"] == "admin");
+    line["address"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn status_counts_what_metrics_count() {
+    let backend = Backend::echo();
+    let nobody = Backend::nobody();
+    let servers = "[[upstream]]\nname = 'down'\nservers = ['{nobody}']\ntries = 1\nhealth = { fall = 1 }\n\
+                   [[route]]\nname = 'd'\npaths = ['/down']\nupstream = 'down'\n";
+    let servers = servers.replace("{nobody}", &nobody.to_string());
+    let rest = servers + &route_to(&[backend.address()], "", "paths = ['/ws']\nlimits = { tunnels = 9 }");
+    let gateway = Gateway::start(&rest);
+    let _tunnel = gateway.open();
+    gateway.ask(upgrade("").replace("Version: 13", "Version: 8"));
+    gateway.ask(upgrade("").replace("/ws", "/elsewhere"));
+    gateway.ask(upgrade("").replace("/ws", "/down"));
+    gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"}", 1.0);
+    let status = gateway.status();
+    let (down, route) = (&status["routes"][0], &status["routes"][1]);
+    assert_eq!((&status["tunnels"], &route["tunnels"], &route["max_tunnels"]), (&json!(1), &json!(1), &json!(9)));
+    assert_eq!((&route["asked"]["13"], &route["asked"]["8"], &route["asked"]["7"]), (&json!(1), &json!(1), &json!(0)));
+    assert_eq!(route["refusals"], json!({ "version-unsupported": 1 }));
+    assert_eq!(down["refusals"], json!({ "backend-unavailable": 1 }));
+    assert_eq!(status["unrouted"], json!({ "asked": { "13": 1 }, "refusals": { "no-route": 1 } }));
+    let server = &status["upstreams"][0]["servers"][0];
+    assert_eq!((&server["up"], &server["failures"]), (&json!(false), &json!({ "backend-unavailable": 1 })));
+    assert_eq!(status["reload"]["last_successful"], true);
+    assert!(status["reload"]["last_success_time"].as_u64().is_some_and(|time| time > 1_700_000_000), "{status}");
+}
+
+#[test]
+fn status_has_the_fields_that_are_documented() {
+    let backend = Backend::echo();
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", "[route.limits]\nhandshakes_per_client = '9/s'"));
+    let documented = documented_fields();
+    let mut found = BTreeMap::new();
+    collect(&gateway.status(), "", &documented, &mut found);
+    assert_eq!(found.keys().collect::<Vec<_>>(), documented.keys().collect::<Vec<_>>());
+    for (field, kind) in &documented {
+        let value = &found[field];
+        let right = match kind.as_str() {
+            "text" => value.is_string(),
+            "number" => value.is_number(),
+            "number or null" => value.is_number() || value.is_null(),
+            "yes or no" => value.is_boolean(),
+            "list" => value.is_array(),
+            "counts" => value.as_object().is_some_and(|counts| counts.values().all(Value::is_u64)),
+            other => panic!("unknown kind: `{other}`"),
+        };
+        assert!(right, "{field} is documented as {kind} and is {value}");
+    }
+}
+
+/// The table of the section of `docs/operating.md`: a kind for each field.
+fn documented_fields() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md")).unwrap();
+    let (_, rest) = text.split_once("\n## Status\n").unwrap();
+    let (section, _) = rest.split_once("\n## ").unwrap();
+    let mut fields = BTreeMap::new();
+    for line in section.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        for field in cells[1].split(", ") {
+            let before = fields.insert(field.trim_matches('`').to_owned(), cells[2].to_owned());
+            assert_eq!(before, None, "{field} is documented twice");
+        }
+    }
+    fields
+}
+
+/// Every field with its path, down to what is documented as a whole, or to what is no object.
+fn collect(value: &Value, path: &str, documented: &BTreeMap<String, String>, found: &mut BTreeMap<String, Value>) {
+    match value {
+        _ if documented.contains_key(path) => drop(found.insert(path.to_owned(), value.clone())),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                collect(value, &path, documented, found);
+            }
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            items.iter().for_each(|item| collect(item, &format!("{path}[]"), documented, found));
+        }
+        _ => drop(found.insert(path.to_owned(), value.clone())),
+    }
+}
+
 #[test]
 fn status_shows_what_is_configured_and_what_is_happening() {
     let backend = Backend::echo();
     let gateway = Gateway::start(&route_to(&[backend.address()], "", "[route.limits]\nhandshakes_per_client = '9/s'"));
     let _tunnel = gateway.open();
+    gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"}", 1.0);
     let status = gateway.status();
     assert_eq!(status["phase"], "ready");
     assert_eq!(status["routes"][0]["served"], serde_json::json!([13]));
