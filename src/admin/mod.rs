@@ -1,13 +1,14 @@
-//! The admin listener: `/metrics`, `/healthz`, `/readyz`, `/status`. It only reads; nothing that is asked here changes what
-//! the gateway does.
+//! The admin listener: `/`, `/metrics`, `/healthz`, `/readyz`, `/status`. It only reads; nothing that is asked here
+//! changes what the gateway does.
 
+mod page;
 mod status;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 
@@ -70,10 +71,20 @@ impl ServeHttp for Admin {
             "/healthz" => text(StatusCode::OK, "ok"),
             "/readyz" => self.ready(),
             "/status" => self.status(),
-            "/" => text(StatusCode::OK, "wsgate: /metrics /healthz /readyz /status"),
+            "/" => file(page::HTML),
+            "/page.css" => file(page::STYLE),
+            "/page.js" => file(page::SCRIPT),
             _ => text(StatusCode::NOT_FOUND, "not found"),
         }
     }
+}
+
+fn file(file: page::File) -> Response<Vec<u8>> {
+    let mut response = response(StatusCode::OK, file.content_type, file.body.into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY);
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }
 
 fn text(status: StatusCode, line: &str) -> Response<Vec<u8>> {
@@ -86,6 +97,8 @@ fn response(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Re
         .header(header::CONTENT_TYPE, content_type)
         .header(header::CONTENT_LENGTH, body.len())
         .header(header::CACHE_CONTROL, "no-store")
+        // Names of the configuration are in these answers; a browser takes them for what they are said to be.
+        .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
         .body(body)
         .expect("names and values are constants or numbers")
 }

@@ -128,6 +128,8 @@ servers = ["{page}"]
                  -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' http://{gateway}/echo\n\n\
              See that it was counted:\n\n  \
                curl -s http://{admin}/metrics | grep wsgate_refusals_total\n\n\
+             Or watch the counts on the page of the admin listener:\n\n  \
+               http://{admin}/\n\n\
              Control-C ends the demo.\n"
         )
     }
@@ -205,6 +207,7 @@ mod tests {
         let text = demo.announcement();
         assert!(text.contains(&format!("  http://127.0.0.1:{}/\n", demo.gateway.address.port())), "{text}");
         assert!(text.contains(&format!("http://{}/metrics", demo.admin.address)), "{text}");
+        assert!(text.contains(&format!("  http://{}/\n", demo.admin.address)), "{text}");
         assert_eq!(reachable("[::]:1".parse().unwrap()), "[::1]:1".parse().unwrap());
         assert_eq!(reachable("192.0.2.1:1".parse().unwrap()), "192.0.2.1:1".parse().unwrap());
     }

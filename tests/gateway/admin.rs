@@ -41,6 +41,52 @@ fn admin_address(gateway: &Gateway) -> String {
 }
 
 #[test]
+fn the_page_is_served_by_the_program_alone_and_may_do_nothing_else() {
+    let backend = Backend::echo();
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    for (path, content_type, part) in [
+        ("/", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/page.css", "text/css; charset=utf-8", "prefers-color-scheme: dark"),
+        ("/page.js", "text/javascript; charset=utf-8", "\"use strict\""),
+    ] {
+        let (status, answer) = gateway.admin(path, "");
+        assert_eq!(status, 200, "{path}");
+        assert!(answer.contains(part), "{answer}");
+        let policy = header(&answer, "content-security-policy");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"), "{policy}");
+        assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert_eq!(header(&answer, "content-type"), content_type);
+        assert_eq!(header(&answer, "x-content-type-options"), "nosniff");
+        assert_eq!(header(&answer, "referrer-policy"), "no-referrer");
+        assert_eq!(header(&answer, "cache-control"), "no-store");
+    }
+    for path in ["/status", "/metrics", "/healthz", "/nothing"] {
+        assert_eq!(header(&gateway.admin(path, "").1, "x-content-type-options"), "nosniff", "{path}");
+    }
+    assert_eq!(gateway.admin("/?query", "").0, 200);
+    assert_eq!(gateway.admin("/page.html", "").0, 404);
+}
+
+/// The value of a field that an answer has once.
+fn header<'a>(answer: &'a str, name: &str) -> &'a str {
+    let (head, _) = answer.split_once("\n\n").unwrap();
+    let fields = head.lines().filter_map(|line| line.split_once(": "));
+    let values: Vec<&str> = fields.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect();
+    assert_eq!(values.len(), 1, "{name} in {head}");
+    values[0]
+}
+
+#[test]
+fn a_head_request_for_the_page_gets_no_body() {
+    let backend = Backend::echo();
+    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
+    let mut stream = std::net::TcpStream::connect(admin_address(&gateway)).unwrap();
+    stream.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let answer = crate::harness::read_to_end(&mut stream);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[test]
 fn status_counts_what_metrics_count() {
     let backend = Backend::echo();
     let nobody = Backend::nobody();

@@ -28,6 +28,14 @@ export async function startEverything() {
 
 export const endAll = () => ReportingProcess.endAll();
 
+// The gateway of `status.toml` with one server behind it, and the page of its admin listener. Whoever starts it calls
+// `endAll` after all.
+export async function startGatewayWithPage() {
+  const ws = await startServer('ws', MATRIX.servers.ws.run);
+  const gateway = await startGateway('status.toml', { ws });
+  return { page: `http://${gateway.admin}/`, url: (path) => `ws://${gateway.address}${path}`, stop: gateway.stop };
+}
+
 // `wsgate demo`: nothing but the binary, and the addresses that it tells a person to open. Whoever starts it calls
 // `endAll` after all.
 export async function startDemo() {
