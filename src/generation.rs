@@ -130,14 +130,16 @@ impl Lasting {
         }
     }
 
-    /// Who is open of a route, whichever configuration it came from.
-    pub fn roster(&self, route: &str) -> Roster {
-        self.rosters.lock().entry(route.to_owned()).or_default().clone()
+    /// Who is open of a route, whichever configuration it came from. One that was taken away and returns is open again.
+    fn roster(&self, route: &str) -> Roster {
+        let roster = self.rosters.lock().entry(route.to_owned()).or_default().clone();
+        roster.open();
+        roster
     }
 
-    /// Every open tunnel.
-    pub fn members(&self) -> Vec<Arc<Member>> {
-        self.rosters.lock().values().flat_map(Roster::members).collect()
+    /// Every open tunnel; what opens from here on is asked to end at once.
+    pub fn close_all(&self, reason: Reason) -> Vec<Arc<Member>> {
+        self.rosters.lock().values().flat_map(|roster| roster.close(reason)).collect()
     }
 
     /// Forgets, with their series, the routes and servers that no generation has and no tunnel is left of. A listener is

@@ -11,7 +11,14 @@ use crate::reason::Reason;
 
 /// The open tunnels of one route. Cheap to clone; all clones are one roster.
 #[derive(Clone, Debug, Default)]
-pub struct Roster(Arc<Mutex<Slab<Arc<Member>>>>);
+pub struct Roster(Arc<Mutex<Tunnels>>);
+
+#[derive(Debug, Default)]
+struct Tunnels {
+    open: Slab<Arc<Member>>,
+    /// Why whoever joins is to end at once.
+    closed: Option<Reason>,
+}
 
 /// One open tunnel, as others see it.
 #[derive(Debug, Default)]
@@ -33,18 +40,27 @@ pub struct Membership {
 
 impl Roster {
     pub fn join(&self) -> Membership {
-        let member = Arc::new(Member::default());
-        let place = self.0.lock().insert(Arc::clone(&member));
+        let mut tunnels = self.0.lock();
+        let member = Arc::new(Member(Mutex::new(Asked { to_end: tunnels.closed, waker: None })));
+        let place = tunnels.open.insert(Arc::clone(&member));
         Membership { roster: self.clone(), place, member }
     }
 
-    /// Who is open now, the oldest mostly first.
-    pub fn members(&self) -> Vec<Arc<Member>> {
-        self.0.lock().iter().map(|(_, member)| Arc::clone(member)).collect()
+    /// Who is open now, the oldest mostly first. Whoever joins from here on, by a handshake that was in flight, is asked to
+    /// end as it joins.
+    pub fn close(&self, reason: Reason) -> Vec<Arc<Member>> {
+        let mut tunnels = self.0.lock();
+        tunnels.closed = Some(reason);
+        tunnels.open.iter().map(|(_, member)| Arc::clone(member)).collect()
+    }
+
+    /// Whoever joins may stay.
+    pub fn open(&self) {
+        self.0.lock().closed = None;
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        self.0.lock().open.is_empty()
     }
 }
 
@@ -74,7 +90,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.roster.0.lock().remove(self.place);
+        self.roster.0.lock().open.remove(self.place);
     }
 }
 
@@ -100,7 +116,7 @@ mod tests {
         let waker = Waker::from(Arc::clone(&count));
         let open = roster.join();
         assert_eq!(open.asked_to_end(&waker), None);
-        for member in roster.members() {
+        for member in roster.close(Reason::Drained) {
             member.ask_to_end(Reason::Drained);
             member.ask_to_end(Reason::RouteRemoved);
         }
@@ -109,11 +125,20 @@ mod tests {
     }
 
     #[test]
+    fn whoever_joins_a_closed_roster_is_asked_at_once() {
+        let roster = Roster::default();
+        assert!(roster.close(Reason::RouteRemoved).is_empty());
+        assert_eq!(roster.join().asked_to_end(Waker::noop()), Some(Reason::RouteRemoved));
+        roster.open();
+        assert_eq!(roster.join().asked_to_end(Waker::noop()), None);
+    }
+
+    #[test]
     fn whoever_leaves_is_off_the_roster_and_holds_nothing() {
         let roster = Roster::default();
         let (first, second) = (roster.join(), roster.join());
         drop(first);
-        assert_eq!(roster.members().len(), 1);
+        assert_eq!(roster.close(Reason::Drained).len(), 1);
         let waker = Waker::from(Arc::new(Count::default()));
         assert_eq!(second.asked_to_end(&waker), None);
         drop(second);

@@ -22,7 +22,7 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
     ("logging", &["config"]),
     ("source", &["config"]),
     ("lifecycle", &["config", "generation", "reason", "roster"]),
-    ("reload", &["config", "generation", "lifecycle", "logging", "source"]),
+    ("reload", &["config", "generation", "lifecycle", "logging", "reason", "source"]),
     ("dial", &["config", "handshake", "reason"]),
     ("relay", &["generation", "limits", "observe", "reason", "roster", "tunnel", "upstream", "wire"]),
     (

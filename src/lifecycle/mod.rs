@@ -112,17 +112,21 @@ impl Lifecycle {
     }
 
     /// Readiness goes first; after the delay nothing new is taken and the tunnels are asked to end, one after the other over
-    /// the spread; then it waits for what is open.
-    pub async fn drain(&self, plan: Drain, members: impl Fn() -> Vec<Arc<Member>>) -> Drained {
+    /// the spread; then it waits for what is open. `close` closes every roster and tells who is on it.
+    pub async fn drain(&self, plan: Drain, close: impl FnOnce() -> Vec<Arc<Member>>) -> Drained {
         self.enter(Phase::Draining);
         tokio::time::sleep(plan.delay).await;
         self.stop_accepting.send_replace(true);
         self.work.close();
+        let members = close();
         let end = async {
+            let asking = ask_to_end(Reason::Drained, plan.spread, &members);
+            tokio::pin!(asking);
             tokio::select! {
-                () = self.work.wait() => {}
-                () = ask_all_to_end(plan.spread, members) => {}
+                () = self.work.wait() => return,
+                () = &mut asking => {}
             }
+            self.work.wait().await;
         };
         match tokio::time::timeout(plan.timeout, end).await {
             Ok(()) => Drained::Empty,
@@ -130,18 +134,6 @@ impl Lifecycle {
         }
     }
 }
-
-/// Asks every tunnel once, evenly over `spread`, and then those that a handshake in flight still opened. It never ends.
-async fn ask_all_to_end(spread: Duration, members: impl Fn() -> Vec<Arc<Member>>) {
-    ask_to_end(Reason::Drained, spread, &members()).await;
-    loop {
-        ask_to_end(Reason::Drained, Duration::ZERO, &members()).await;
-        tokio::time::sleep(LATE_TUNNELS).await;
-    }
-}
-
-/// How often a drain looks for tunnels that opened after it began.
-const LATE_TUNNELS: Duration = Duration::from_millis(100);
 
 /// Asks these tunnels to end, evenly over `spread`.
 pub async fn ask_to_end(reason: Reason, spread: Duration, members: &[Arc<Member>]) {
@@ -197,7 +189,7 @@ mod tests {
         let (lifecycle, roster) = (Lifecycle::default(), Roster::default());
         let _work = lifecycle.work();
         let mut tunnels: Vec<Membership> = (0..100).map(|_| roster.join()).collect();
-        let drain = lifecycle.drain(plan(1), || roster.members());
+        let drain = lifecycle.drain(plan(1), || roster.close(Reason::Drained));
         tokio::pin!(drain);
         let start = Instant::now();
         for (milliseconds, expected) in [(500, 0), (1050, 1), (6050, 51), (10_950, 100)] {
@@ -205,7 +197,6 @@ mod tests {
             assert_eq!(asked(&tunnels), expected, "after {milliseconds} ms");
         }
         tunnels.push(roster.join());
-        let _ = tokio::time::timeout(LATE_TUNNELS * 2, &mut drain).await;
         assert_eq!(asked(&tunnels), 101);
     }
 }

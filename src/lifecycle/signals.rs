@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::{Drained, Lifecycle, Phase};
 use crate::generation::Current;
+use crate::reason::Reason;
 
 /// Waits for the signals of an operator and does what they ask.
 pub struct Signals {
@@ -70,7 +71,7 @@ impl Signals {
         let drain = self.current.load().config.gateway.drain;
         info!(open = self.lifecycle.open(), "draining");
         tokio::select! {
-            drained = self.lifecycle.drain(drain, || self.current.lasting.members()) => match drained {
+            drained = self.lifecycle.drain(drain, || self.current.lasting.close_all(Reason::Drained)) => match drained {
                 Drained::Empty => info!("drained"),
                 Drained::TimedOut { left } => warn!(left, "drain timed out"),
             },

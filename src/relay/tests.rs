@@ -273,7 +273,7 @@ async fn a_tunnel_that_is_asked_to_end_closes_both_sides_once_and_is_gone_when_t
     // Begun, and not finished before it is asked.
     bench.client.write_all(&masked_text(b"half")[..8]).await.unwrap();
     read(&mut bench.backend, &masked_text(b"half")[..8]).await;
-    for member in bench.roster.members() {
+    for member in bench.roster.close(Reason::Drained) {
         member.ask_to_end(Reason::Drained);
     }
     assert_eq!(read_frame(&mut bench.client).await, (0x88, b"\x03\xE9drained".to_vec()));

@@ -6,16 +6,17 @@ mod refusal;
 mod watch;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
-use crate::config::model::AccessLog;
-use crate::generation::{Current, Generation};
-use crate::lifecycle::Lifecycle;
+use crate::config::model::{AccessLog, OnRemove};
+use crate::generation::{Current, Generation, RouteHandle};
+use crate::lifecycle::{Lifecycle, ask_to_end};
 use crate::logging::Diagnostics;
+use crate::reason::Reason;
 use crate::source::{Source, SourceError};
 pub use fixed::Fixed;
 use refusal::Refusal;
@@ -60,6 +61,13 @@ async fn settled(watch: Option<&Watch>) {
         }
     }
     std::future::pending::<()>().await;
+}
+
+/// Asks the tunnels of a route that is gone to end, while the reload goes on.
+fn close_tunnels(route: &RouteHandle, spread: Duration) {
+    let members = route.roster.close(Reason::RouteRemoved);
+    info!(route = route.name, tunnels = members.len(), "closing the tunnels of a route that is gone");
+    tokio::spawn(async move { ask_to_end(Reason::RouteRemoved, spread, &members).await });
 }
 
 impl Reloader {
@@ -179,6 +187,12 @@ impl Reloader {
         let (old, new) = (&before.config.log, &next.config.log);
         if (old.level, old.format) != (new.level, new.format) {
             self.diagnostics.switch(new);
+        }
+        for (route, rules) in before.routes.iter().zip(&before.config.routes) {
+            let is_gone = next.routes.iter().all(|left| left.name != route.name);
+            if is_gone && rules.tunnel.on_remove == OnRemove::Close {
+                close_tunnels(route, next.config.gateway.drain.spread);
+            }
         }
     }
 }

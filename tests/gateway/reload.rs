@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::backend::{Backend, route_to};
-use crate::harness::{Gateway, PATIENCE, finish, read_exactly, read_head, read_to_end, status, upgrade};
+use crate::harness::{Gateway, PATIENCE, finish, read_exactly, read_head, status, upgrade};
 
 pub const SUCCESSFUL: &str = "wsgate_config_last_reload_successful";
 const TIMESTAMP: &str = "wsgate_config_last_reload_success_timestamp_seconds";
@@ -124,9 +124,32 @@ fn a_tunnel_keeps_the_rules_it_began_with() {
     let (mut old, _) = gateway.open();
     reload(&gateway, &file("off"));
     let (mut new, _) = gateway.open();
-    assert_eq!(read_to_end(&mut old), "");
+    read_exactly(&mut old, b"\x88\x0E\x03\xE9idle-timeout");
+    drop(old);
     gateway.wait_for_access(|line| line["event"] == "closed" && line["reason"] == "idle-timeout");
     echo(&mut new, b"not idle for ever");
+}
+
+#[test]
+fn a_route_that_is_gone_closes_its_tunnels_where_it_says_so() {
+    let backend = Backend::echo();
+    let close = "[route.tunnel]\non_remove = 'close'";
+    let file = |name: &str| {
+        let route = route_to(&[backend.address()], "", close).replace("name = 'r'", &format!("name = '{name}'"));
+        File { gateway: "drain.spread = '0s'", ..File::new(route) }
+    };
+    let gateway = file("r").start();
+    let (mut tunnel, _) = gateway.open();
+    reload(&gateway, &file("r"));
+    gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"}", 1.0);
+    reload(&gateway, &file("s"));
+    read_exactly(&mut tunnel, b"\x88\x0F\x03\xE9route-removed");
+    drop(tunnel);
+    gateway.wait_for_access(|line| line["event"] == "closed" && line["reason"] == "route-removed");
+    // One that returns is as any other.
+    reload(&gateway, &file("r"));
+    let (mut again, _) = gateway.open();
+    echo(&mut again, b"here");
 }
 
 #[test]
