@@ -65,16 +65,16 @@ where
         }
     }
 
-    fn pump_both(&mut self, cx: &mut Context<'_>) {
+    fn pump_both(&mut self, now: Instant, cx: &mut Context<'_>) {
         let Relay { client, backend, to_backend, to_client, session, account, .. } = self;
         if let Some(early) = self.early.take() {
-            let mut pump = Pump { from: Side::Client, flow: to_backend, session, account };
+            let mut pump = Pump { from: Side::Client, flow: to_backend, session, account, now };
             pump.pass(&early.from_client, backend, cx);
-            let mut pump = Pump { from: Side::Backend, flow: to_client, session, account };
+            let mut pump = Pump { from: Side::Backend, flow: to_client, session, account, now };
             pump.pass(&early.from_backend, client, cx);
         }
-        Pump { from: Side::Client, flow: to_backend, session, account }.run(client, backend, cx);
-        Pump { from: Side::Backend, flow: to_client, session, account }.run(backend, client, cx);
+        Pump { from: Side::Client, flow: to_backend, session, account, now }.run(client, backend, cx);
+        Pump { from: Side::Backend, flow: to_client, session, account, now }.run(backend, client, cx);
     }
 
     /// Whether the session's time has come. Bytes only put its deadline off, so the timer is left alone until it fires or
@@ -120,18 +120,20 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let relay = self.get_mut();
+        // One look at the clock for all that one wake-up brings.
+        let now = now();
         if let Some(reason) = relay.account.held.membership.asked_to_end(cx.waker()) {
-            relay.asked_to_end(reason);
+            relay.asked_to_end(reason, now);
         }
         loop {
             let changes = relay.session.changes();
-            relay.pump_both(cx);
+            relay.pump_both(now, cx);
             if let Some(reason) = relay.session.ended() {
-                relay.account.ended(&relay.session, reason, now());
+                relay.account.ended(&relay.session, reason, now);
                 return Poll::Ready(());
             }
             if relay.is_time(cx) {
-                relay.session.handle_time(now());
+                relay.session.handle_time(self::now());
             } else if relay.session.changes() == changes {
                 return Poll::Pending;
             }
@@ -142,9 +144,9 @@ where
 impl<C, B> Relay<C, B> {
     /// A tunnel that cannot be told with a Close frame is left alone by a drain: it may still end by itself before the drain
     /// does.
-    fn asked_to_end(&mut self, reason: Reason) {
+    fn asked_to_end(&mut self, reason: Reason, now: Instant) {
         if !(reason == Reason::Drained && self.session.is_blind()) {
-            self.session.end(reason, now());
+            self.session.end(reason, now);
         }
     }
 }
@@ -164,6 +166,7 @@ struct Pump<'r> {
     flow: &'r mut Flow,
     session: &'r mut Session,
     account: &'r Account,
+    now: Instant,
 }
 
 impl Pump<'_> {
@@ -182,8 +185,8 @@ impl Pump<'_> {
                     Poll::Ready(Ok(read)) if read.fresh > 0 => {
                         self.pass(&scratch[..read.held + read.fresh], writer, cx);
                     }
-                    Poll::Ready(Ok(_)) => self.session.handle_end(self.from, now()),
-                    Poll::Ready(Err(_)) => self.session.handle_unreadable(self.from, now()),
+                    Poll::Ready(Ok(_)) => self.session.handle_end(self.from, self.now),
+                    Poll::Ready(Err(_)) => self.session.handle_unreadable(self.from, self.now),
                 }
             }
         });
@@ -201,13 +204,13 @@ impl Pump<'_> {
         }
         if self.flow.is_spilled() {
             match self.flow.write_spill(writer, cx) {
-                Ok(Spilled::Nothing) => self.session.handle_flowing(self.to(), now()),
+                Ok(Spilled::Nothing) => self.session.handle_flowing(self.to(), self.now),
                 Ok(Spilled::Some) => {
-                    self.session.handle_stuck(self.to(), now());
+                    self.session.handle_stuck(self.to(), self.now);
                     return true;
                 }
                 Ok(Spilled::All) => return true,
-                Err(WriterGone) => self.session.handle_unwritable(self.to(), now()),
+                Err(WriterGone) => self.session.handle_unwritable(self.to(), self.now),
             }
         }
         self.send_own(writer, cx);
@@ -220,13 +223,13 @@ impl Pump<'_> {
     /// A frame of the gateway's own, if one is due and this is a place for it.
     fn send_own<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, cx: &mut Context<'_>) -> bool {
         let to = self.to();
-        let Some(frame) = self.session.poll_frame(to, now()) else { return false };
+        let Some(frame) = self.session.poll_frame(to, self.now) else { return false };
         // RFC 6455 §5.1: towards a server every frame is masked.
         let key = (to == Side::Backend).then(|| fastrand::u32(..).to_ne_bytes());
         self.account.sent(to, frame);
         self.write(&frame.to_bytes(key), writer, cx);
         if !self.flow.is_spilled() {
-            self.session.handle_flowing(to, now());
+            self.session.handle_flowing(to, self.now);
         }
         true
     }
@@ -234,7 +237,7 @@ impl Pump<'_> {
     /// Passes bytes on as far as the session lets them.
     fn pass<W: AsyncWrite + Unpin>(&mut self, mut bytes: &[u8], writer: &mut W, cx: &mut Context<'_>) {
         while !bytes.is_empty() {
-            let taken = self.session.handle_bytes(self.from, bytes, now());
+            let taken = self.session.handle_bytes(self.from, bytes, self.now);
             self.account.moved(self.from, &taken);
             if taken.forward > 0 {
                 self.write(&bytes[..taken.forward], writer, cx);
@@ -250,15 +253,15 @@ impl Pump<'_> {
     fn write<W: AsyncWrite + Unpin>(&mut self, bytes: &[u8], writer: &mut W, cx: &mut Context<'_>) {
         let was_spilled = self.flow.is_spilled();
         match self.flow.write(bytes, writer, cx) {
-            Ok(()) if self.flow.is_spilled() && !was_spilled => self.session.handle_stuck(self.to(), now()),
+            Ok(()) if self.flow.is_spilled() && !was_spilled => self.session.handle_stuck(self.to(), self.now),
             Ok(()) => {}
-            Err(WriterGone) => self.session.handle_unwritable(self.to(), now()),
+            Err(WriterGone) => self.session.handle_unwritable(self.to(), self.now),
         }
     }
 
     fn flush<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, cx: &mut Context<'_>) {
         if let Poll::Ready(Err(_)) = Pin::new(writer).poll_flush(cx) {
-            self.session.handle_unwritable(self.to(), now());
+            self.session.handle_unwritable(self.to(), self.now);
         }
     }
 }

@@ -200,7 +200,7 @@ impl Session {
 
     /// A frame of the gateway's own that goes to this side now, before any more of what the other one sends.
     pub fn poll_frame(&mut self, to: Side, now: Instant) -> Option<OwnFrame> {
-        if self.is_blind() || !self.leg(to.other()).is_at_border() || !self.leg(to).is_writable {
+        if !self.wants_border(to) || !self.leg(to.other()).is_at_border() || !self.leg(to).is_writable {
             return None;
         }
         match (self.leg(to).told, self.state) {
@@ -210,7 +210,7 @@ impl Session {
                 self.put_off(now);
                 Some(OwnFrame::Close { code, reason: reason.code() })
             }
-            (Told::No, State::Open) if self.leg(to).keepalive.wants_ping() => {
+            (Told::No, State::Open) => {
                 let payload = self.next_ping.to_be_bytes();
                 self.next_ping = self.next_ping.wrapping_add(1);
                 self.leg_mut(to).keepalive.asked(payload, now);
@@ -294,17 +294,23 @@ impl Session {
         !to.is_writable || to.told == Told::Ours || !self.is_blind() && self.leg(from).is_broken()
     }
 
+    /// Whether a frame of the gateway's own waits for a place between two of the other side's.
+    fn wants_border(&self, to: Side) -> bool {
+        let leg = self.leg(to);
+        leg.is_waiting_to_be_told()
+            || leg.keepalive.wants_ping() && leg.told == Told::No && self.state == State::Open && !self.is_blind()
+    }
+
     fn walk(&mut self, from: Side, bytes: &[u8], is_dropped: bool) -> Walk {
-        let (leg, to) = match from {
-            Side::Client => (&mut self.client, &self.backend),
-            Side::Backend => (&mut self.backend, &self.client),
-        };
-        let is_open = self.state == State::Open;
         let gait = Gait {
             // A tunnel that is closing is not closed for a second reason.
-            limits: (is_open && !is_dropped).then_some(&*self.rules),
-            to_border: to.is_waiting_to_be_told() || is_open && to.keepalive.wants_ping(),
+            limits: (self.state == State::Open && !is_dropped).then_some(&*self.rules),
+            to_border: self.wants_border(from.other()),
             is_strict: self.frames == Frames::Enforce,
+        };
+        let leg = match from {
+            Side::Client => &mut self.client,
+            Side::Backend => &mut self.backend,
         };
         leg.walk(bytes, gait)
     }
