@@ -1,5 +1,7 @@
 //! Where everything meets: a configuration in, a running Pingora server out. It decides nothing.
 
+mod sockets;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
@@ -15,7 +17,6 @@ use pingora::server::{Fds, ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora::services::Service as PingoraService;
 use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
-use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{error, info};
 
 use crate::admin::Admin;
@@ -28,9 +29,7 @@ use crate::observe::{AccessLog, Metrics, Observer};
 use crate::proxy::PlainProxy;
 use crate::reload::{self, Fixed, Reloader};
 use crate::source::Source;
-
-/// Connections that the kernel holds for a listener before they are accepted.
-const BACKLOG: i32 = 4096;
+use sockets::{Bound, Sockets};
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -107,63 +106,6 @@ fn add_services(
         let admin = Admin::new(Arc::clone(current), Arc::clone(lifecycle), started);
         server.add_service(AdminService::new(admin, socket));
     }
-}
-
-/// The listening sockets, bound before anything else starts, so that a taken address is an error and not a panic.
-struct Sockets {
-    listeners: Vec<Bound>,
-    admin: Option<Bound>,
-}
-
-struct Bound {
-    name: String,
-    address: SocketAddr,
-    socket: TcpListener,
-}
-
-impl Sockets {
-    fn bind(config: &Config) -> Result<Sockets, StartError> {
-        let listeners = config.listeners.iter().map(|listener| Bound::new(&listener.name, listener.listen));
-        Ok(Sockets {
-            listeners: listeners.collect::<Result<_, _>>()?,
-            admin: config.admin.listen.map(|address| Bound::new("admin", address)).transpose()?,
-        })
-    }
-}
-
-impl Sockets {
-    /// What the system chose for port 0 is what the configuration says from here on.
-    fn tell(&self, mut config: Config) -> Config {
-        for (rules, bound) in config.listeners.iter_mut().zip(&self.listeners) {
-            rules.listen = bound.address;
-        }
-        config.admin.listen = self.admin.as_ref().map(|bound| bound.address);
-        config
-    }
-}
-
-impl Bound {
-    /// Says where it listens: with port 0 nobody else knows.
-    fn new(name: &str, address: SocketAddr) -> Result<Bound, StartError> {
-        let bound = listen(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
-        match bound {
-            Ok((address, socket)) => {
-                info!(listener = name, %address, "listening");
-                Ok(Bound { name: name.to_owned(), address, socket })
-            }
-            Err(source) => Err(StartError::Listen { name: name.to_owned(), address, source }),
-        }
-    }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it, which saves a call for each.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// A listener's edge as a Pingora service. It stops accepting when the drain says so, not when Pingora does.
