@@ -16,7 +16,7 @@ use crate::observe::Observer;
 use crate::observe::metrics::{ListenerMetrics, RouteMetrics, ServerMetrics, Standing};
 use crate::policy::{Permit, Policy};
 use crate::reason::Reason;
-use crate::roster::{Member, Roster};
+use crate::roster::Roster;
 use crate::tunnel::{Frames, PingRules, Rules};
 use crate::upstream::{Change, Cluster, Registry};
 
@@ -137,9 +137,9 @@ impl Lasting {
         roster
     }
 
-    /// Every open tunnel; what opens from here on is asked to end at once.
-    pub fn close_all(&self, reason: Reason) -> Vec<Arc<Member>> {
-        self.rosters.lock().values().flat_map(|roster| roster.close(reason)).collect()
+    /// Those of all routes that have or had tunnels.
+    pub fn rosters(&self) -> Vec<Roster> {
+        self.rosters.lock().values().cloned().collect()
     }
 
     /// Forgets, with their series, the routes and servers that no generation has and no tunnel is left of. A listener is

@@ -46,7 +46,12 @@ impl Roster {
         Membership { roster: self.clone(), place, member }
     }
 
-    /// Who is open now, the oldest mostly first. Whoever joins from here on, by a handshake that was in flight, is asked to
+    /// Who is open now, the oldest mostly first.
+    pub fn members(&self) -> Vec<Arc<Member>> {
+        self.0.lock().open.iter().map(|(_, member)| Arc::clone(member)).collect()
+    }
+
+    /// As [`Roster::members`]. Whoever joins from here on, by a handshake that was in flight, is asked to
     /// end as it joins.
     pub fn close(&self, reason: Reason) -> Vec<Arc<Member>> {
         let mut tunnels = self.0.lock();

@@ -3,7 +3,7 @@
 mod sockets;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::IntoRawFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use pingora::server::{Fds, ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora::services::Service as PingoraService;
 use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
-use tracing::{error, info};
+use tracing::error;
 
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::edge::Edge;
 use crate::generation::{Current, Lasting};
-use crate::lifecycle::{Lifecycle, Signals};
+use crate::lifecycle::{Accepting, Lifecycle, Role, Signals};
 use crate::logging::Diagnostics;
 use crate::observe::{AccessLog, Metrics, Observer};
 use crate::proxy::PlainProxy;
@@ -61,10 +61,11 @@ pub fn run(asked: Config, source: Option<Source>, diagnostics: Diagnostics) -> R
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&current));
     server.bootstrap();
+    let accept_loops = sockets.count();
     add_services(&mut server, sockets, &current, &lifecycle, started);
     let reloader = source.map(|source| Arc::new(Reloader::new(source, fixed, Arc::clone(&current), diagnostics)));
     server.add_service(ReloadService { reloader, lifecycle: Arc::clone(&lifecycle) });
-    let signals = Signals::new(Arc::clone(&lifecycle), current);
+    let signals = Signals::new(Arc::clone(&lifecycle), current, accept_loops);
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     observer.access_log().close();
     Ok(ExitCode::SUCCESS)
@@ -96,15 +97,11 @@ fn add_services(
     let proxy = Arc::new(http_proxy(&conf, PlainProxy::new(Arc::clone(current))));
     for (index, socket) in sockets.listeners.into_iter().enumerate() {
         let edge = Edge::new(index, Arc::clone(current), Arc::clone(lifecycle), Arc::clone(&proxy));
-        server.add_service(EdgeService {
-            edge: Arc::new(edge),
-            bound: Some(socket),
-            accepting: lifecycle.watch_accepting(),
-        });
+        server.add_service(EdgeService { edge: Arc::new(edge), bound: Some(socket), lifecycle: Arc::clone(lifecycle) });
     }
     if let Some(socket) = sockets.admin {
         let admin = Admin::new(Arc::clone(current), Arc::clone(lifecycle), started);
-        server.add_service(AdminService::new(admin, socket));
+        server.add_service(AdminService::new(admin, socket, Arc::clone(lifecycle)));
     }
 }
 
@@ -113,17 +110,20 @@ struct EdgeService {
     edge: Arc<Edge>,
     /// Taken when the service starts.
     bound: Option<Bound>,
-    accepting: ShutdownWatch,
+    lifecycle: Arc<Lifecycle>,
 }
 
 #[async_trait]
 impl PingoraService for EdgeService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(bound) = self.bound.take() else { return };
-        match tokio::net::TcpListener::from_std(bound.socket) {
-            Ok(listener) => Arc::clone(&self.edge).accept(listener, self.accepting.clone()).await,
-            Err(error) => error!(listener = bound.name, %error, "cannot serve"),
-        }
+        let place = bound.place(Role::Listener);
+        let listener = match tokio::net::TcpListener::from_std(bound.socket) {
+            Ok(listener) => Arc::new(listener),
+            Err(error) => return error!(listener = bound.name, %error, "cannot serve"),
+        };
+        self.lifecycle.accepts(Accepting::new(place, &listener));
+        Arc::clone(&self.edge).accept(&listener, self.lifecycle.watch_accepting()).await;
     }
 
     fn name(&self) -> &str {
@@ -156,29 +156,37 @@ impl PingoraService for ReloadService {
     }
 }
 
-/// The admin listener: an ordinary Pingora HTTP service on a socket of ours.
+/// The admin listener: an ordinary Pingora HTTP service on a socket of ours. It answers through a drain to the end, unless a
+/// successor answers at the same address.
 struct AdminService {
     inner: Service<HttpServer<Admin>>,
-    address: SocketAddr,
     /// Taken when the service starts.
-    socket: Option<TcpListener>,
+    bound: Option<Bound>,
+    lifecycle: Arc<Lifecycle>,
 }
 
 impl AdminService {
-    fn new(admin: Admin, bound: Bound) -> AdminService {
-        let mut inner = Service::new(bound.name, HttpServer::new_app(admin));
+    fn new(admin: Admin, bound: Bound, lifecycle: Arc<Lifecycle>) -> AdminService {
+        let mut inner = Service::new(bound.name.clone(), HttpServer::new_app(admin));
         inner.add_tcp(&bound.address.to_string());
-        AdminService { inner, address: bound.address, socket: Some(bound.socket) }
+        AdminService { inner, bound: Some(bound), lifecycle }
     }
 }
 
 #[async_trait]
 impl PingoraService for AdminService {
-    async fn start_service(&mut self, _: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
-        let Some(socket) = self.socket.take() else { return };
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, listeners_per_fd: usize) {
+        let Some(bound) = self.bound.take() else { return };
+        // Pingora keeps the descriptor to itself, so a second one stands for it.
+        let stand_in = match bound.socket.try_clone() {
+            Ok(socket) => Arc::new(socket),
+            Err(error) => return error!(listener = bound.name, %error, "cannot serve"),
+        };
+        self.lifecycle.accepts(Accepting::new(bound.place(Role::Admin), &stand_in));
         let mut sockets = Fds::new();
-        sockets.add(self.address.to_string(), socket.into_raw_fd());
-        self.inner.start_service(Some(Arc::new(Mutex::new(sockets))), shutdown, listeners_per_fd).await;
+        sockets.add(bound.address.to_string(), bound.socket.into_raw_fd());
+        let handed_over = self.lifecycle.watch_handed_over();
+        self.inner.start_service(Some(Arc::new(Mutex::new(sockets))), handed_over, listeners_per_fd).await;
     }
 
     fn name(&self) -> &str {

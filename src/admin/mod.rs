@@ -41,7 +41,8 @@ impl Admin {
     fn ready(&self) -> Response<Vec<u8>> {
         let phase = self.lifecycle.phase();
         let status = match phase {
-            Phase::Ready => StatusCode::OK,
+            // Who still asks on an old connection wants to know of the address, and that is served.
+            Phase::Ready | Phase::HandedOver => StatusCode::OK,
             Phase::Starting | Phase::Draining | Phase::Stopped => StatusCode::SERVICE_UNAVAILABLE,
         };
         text(status, phase.as_str())

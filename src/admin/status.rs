@@ -122,7 +122,7 @@ impl<'g> Status<'g> {
 /// What a drain still waits for; 0 at any other time.
 pub fn remaining(lifecycle: &Lifecycle) -> usize {
     match lifecycle.phase() {
-        Phase::Draining => lifecycle.open(),
+        Phase::Draining | Phase::HandedOver => lifecycle.open(),
         Phase::Starting | Phase::Ready | Phase::Stopped => 0,
     }
 }

@@ -15,8 +15,10 @@ use super::{Edge, connection};
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 
 impl Edge {
-    /// Accepts until `stopping` turns true; what is open by then goes on.
-    pub async fn accept(self: Arc<Self>, listener: TcpListener, stopping: ShutdownWatch) {
+    /// Accepts until `stopping` turns true; what is open by then goes on. A connection is accepted and served, or left to
+    /// whoever else has the socket: nothing is awaited in between.
+    pub async fn accept(self: Arc<Self>, listener: &TcpListener, stopping: ShutdownWatch) {
+        let _accepting = self.lifecycle.arrival();
         let mut watch = stopping.clone();
         // One wait for all connections: each new one would take its place in the list of those to be woken.
         let mut stop = pin!(watch.wait_for(|stopping| *stopping));
@@ -28,7 +30,8 @@ impl Edge {
             };
             match accepted {
                 Ok((socket, client)) => {
-                    tokio::spawn(connection::serve(Arc::clone(&self), socket, client, stopping.clone()));
+                    let arrival = self.lifecycle.arrival();
+                    tokio::spawn(connection::serve(Arc::clone(&self), socket, client, stopping.clone(), arrival));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {

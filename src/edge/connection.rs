@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use pingora::server::ShutdownWatch;
 use tokio::net::TcpStream;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::arrival::Arrival;
 use super::head_reader::{self, Patience, Received};
@@ -23,8 +24,16 @@ enum Next {
 }
 
 /// Ends when the connection does, or when a tunnel of its own goes on with it.
-pub async fn serve(edge: Arc<Edge>, mut stream: TcpStream, client: SocketAddr, shutdown: ShutdownWatch) {
+pub async fn serve(
+    edge: Arc<Edge>,
+    mut stream: TcpStream,
+    client: SocketAddr,
+    shutdown: ShutdownWatch,
+    arriving: TaskTrackerToken,
+) {
     let edge = &*edge;
+    // Until the first head is dealt with.
+    let mut arriving = Some(arriving);
     let mut generation = edge.current.load();
     let mut connection = generation.listeners[edge.listener].connections.take();
     if connection.is_none() {
@@ -38,6 +47,11 @@ pub async fn serve(edge: Arc<Edge>, mut stream: TcpStream, client: SocketAddr, s
     loop {
         let received = match wait_for_head(edge, &generation, &mut stream, &mut buffer, patience, &shutdown).await {
             Some(received) => received,
+            // Its client came when this process had the sockets, and no other can serve it.
+            None if arriving.is_some() && edge.lifecycle.is_handed_over() => {
+                let limit = generation.listener(edge.listener).header_limit;
+                head_reader::read(&mut stream, &mut buffer, limit, patience).await
+            }
             None => return,
         };
         generation = edge.current.load();
@@ -56,6 +70,7 @@ pub async fn serve(edge: Arc<Edge>, mut stream: TcpStream, client: SocketAddr, s
                 }
             }
         }
+        arriving = None;
         let rules = generation.listener(edge.listener);
         patience = Patience { first_byte: rules.keepalive_timeout, whole_head: rules.header_timeout };
     }

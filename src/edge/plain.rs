@@ -16,7 +16,7 @@ use crate::proxy::{Next, Ticket};
 /// What pingora-proxy's hooks need to know of a request. They read nothing of it a second time.
 /// `behind` counts the bytes read behind the head.
 pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit, behind: usize) -> Ticket {
-    let is_last = arrival.edge.lifecycle.refuses_tunnels() || head.http == Http::V1_0 || is_pipelined(head, behind);
+    let is_last = arrival.edge.lifecycle.is_draining() || head.http == Http::V1_0 || is_pipelined(head, behind);
     Ticket {
         generation: std::sync::Arc::clone(arrival.generation),
         permit,

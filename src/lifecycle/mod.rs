@@ -1,6 +1,7 @@
 //! The process's own life: Starting → Ready → Draining → Stopped, and the signals that move it. It does not know what is
 //! being served, only how much of it is still open.
 
+mod accepting;
 mod signals;
 
 use std::sync::Arc;
@@ -13,12 +14,16 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::model::Drain;
 use crate::reason::Reason;
-use crate::roster::Member;
+use crate::roster::{Member, Roster};
+pub use accepting::{Accepting, Place, Role};
 pub use signals::Signals;
 
+use accepting::Begun;
+
 /// ```text
-///   Starting ──listeners are bound──► Ready ──SIGTERM──► Draining ──nothing open, or timeout──► Stopped
-///                                       └───────────────SIGINT, second SIGTERM──────────────────────►┘
+///   Starting ──all accept──► Ready ──SIGTERM──► Draining ───────nothing open, or timeout──────► Stopped
+///                             │└──SIGQUIT, and a successor serves──► HandedOver ──the same───────►┤
+///                             └───────────────────SIGINT, second SIGTERM─────────────────────────►┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -26,6 +31,9 @@ pub enum Phase {
     Ready,
     /// Not ready any more. Everything is served until the drain's delay is over, then nothing new.
     Draining,
+    /// Another process accepts on the same sockets. What was accepted here is served here, new tunnels included: its clients
+    /// cannot know.
+    HandedOver,
     Stopped,
 }
 
@@ -35,6 +43,7 @@ impl Phase {
             Phase::Starting => "starting",
             Phase::Ready => "ready",
             Phase::Draining => "draining",
+            Phase::HandedOver => "handed-over",
             Phase::Stopped => "stopped",
         }
     }
@@ -47,6 +56,10 @@ pub struct Lifecycle {
     stop_accepting: watch::Sender<bool>,
     /// Holds one request that nobody waits for yet.
     reload: Notify,
+    handed_over: watch::Sender<bool>,
+    begun: Begun,
+    /// One token for each accept loop, and for each connection until its first head is dealt with.
+    arrivals: TaskTracker,
     /// One token for each open tunnel and each plain request in flight.
     work: TaskTracker,
 }
@@ -64,6 +77,9 @@ impl Default for Lifecycle {
             phase: watch::Sender::new(Phase::Starting),
             stop_accepting: watch::Sender::new(false),
             reload: Notify::new(),
+            handed_over: watch::Sender::new(false),
+            begun: Begun::default(),
+            arrivals: TaskTracker::new(),
             work: TaskTracker::new(),
         }
     }
@@ -78,13 +94,14 @@ impl Lifecycle {
         self.phase.send_replace(phase);
     }
 
+    /// Whether a connection that stays open holds up the end.
     pub fn is_draining(&self) -> bool {
-        matches!(self.phase(), Phase::Draining | Phase::Stopped)
+        matches!(self.phase(), Phase::Draining | Phase::HandedOver | Phase::Stopped)
     }
 
-    /// Listeners are closed, and a connection that was kept open gets no tunnel and no further request.
+    /// Listeners are closed, and a client that still asks for a tunnel should rather come again: it then finds another gateway.
     pub fn refuses_tunnels(&self) -> bool {
-        *self.stop_accepting.borrow()
+        *self.stop_accepting.borrow() && !self.is_handed_over()
     }
 
     /// The configuration is to be read again.
@@ -102,6 +119,43 @@ impl Lifecycle {
         self.stop_accepting.subscribe()
     }
 
+    /// To be told by each accept loop when it begins.
+    pub fn accepts(&self, accepting: Accepting) {
+        self.begun.add(accepting);
+    }
+
+    /// The accept loops that have begun, those that have ended since included.
+    pub fn accepting(&self) -> Vec<Accepting> {
+        self.begun.all()
+    }
+
+    /// Until so many accept loops have begun.
+    pub async fn until_accepting(&self, count: usize) {
+        self.begun.wait_for(count).await;
+    }
+
+    /// Another process accepts on the same sockets: from here on only what was accepted here is served.
+    pub fn hand_over(&self) {
+        // A connection that hears of the end asks what kind of end it is, so that is said first.
+        self.enter(Phase::HandedOver);
+        self.handed_over.send_replace(true);
+        self.stop_accepting.send_replace(true);
+    }
+
+    pub fn is_handed_over(&self) -> bool {
+        *self.handed_over.borrow()
+    }
+
+    /// Turns true at a hand-over, and in no other drain.
+    pub fn watch_handed_over(&self) -> watch::Receiver<bool> {
+        self.handed_over.subscribe()
+    }
+
+    /// A connection that has just been accepted, or the loop that accepts them, until the token is dropped.
+    pub fn arrival(&self) -> TaskTrackerToken {
+        self.arrivals.token()
+    }
+
     /// Work that a drain waits for, until the token is dropped.
     pub fn work(&self) -> TaskTrackerToken {
         self.work.token()
@@ -112,27 +166,41 @@ impl Lifecycle {
     }
 
     /// Readiness goes first; after the delay nothing new is taken and the tunnels are asked to end, one after the other over
-    /// the spread; then it waits for what is open. `close` closes every roster and tells who is on it.
-    pub async fn drain(&self, plan: Drain, close: impl FnOnce() -> Vec<Arc<Member>>) -> Drained {
-        self.enter(Phase::Draining);
-        tokio::time::sleep(plan.delay).await;
-        self.stop_accepting.send_replace(true);
+    /// the spread; then it waits for what is open. After a hand-over the first half has happened.
+    pub async fn drain(&self, plan: Drain, rosters: impl Fn() -> Vec<Roster>) -> Drained {
+        if !self.is_handed_over() {
+            self.enter(Phase::Draining);
+            tokio::time::sleep(plan.delay).await;
+            self.stop_accepting.send_replace(true);
+        }
+        self.arrivals.close();
         self.work.close();
-        let members = close();
-        let end = async {
-            let asking = ask_to_end(Reason::Drained, plan.spread, &members);
-            tokio::pin!(asking);
-            tokio::select! {
-                () = self.work.wait() => return,
-                () = &mut asking => {}
-            }
+        // An arrival becomes work before it ceases to be an arrival, so nothing falls between the two.
+        let gone = async {
+            self.arrivals.wait().await;
             self.work.wait().await;
+        };
+        let end = async {
+            tokio::select! {
+                () = gone => {}
+                () = close_all(plan.spread, rosters) => {}
+            }
         };
         match tokio::time::timeout(plan.timeout, end).await {
             Ok(()) => Drained::Empty,
             Err(_) => Drained::TimedOut { left: self.work.len() },
         }
     }
+}
+
+/// Asks every tunnel to end, evenly over `spread`; at its end those too that handshakes in flight have opened meanwhile or are
+/// still to open. It does not return: what it asked for takes its time.
+async fn close_all(spread: Duration, rosters: impl Fn() -> Vec<Roster>) {
+    let open: Vec<Arc<Member>> = rosters().iter().flat_map(Roster::members).collect();
+    ask_to_end(Reason::Drained, spread, &open).await;
+    let late: Vec<Arc<Member>> = rosters().iter().flat_map(|roster| roster.close(Reason::Drained)).collect();
+    ask_to_end(Reason::Drained, Duration::ZERO, &late).await;
+    std::future::pending().await
 }
 
 /// Asks these tunnels to end, evenly over `spread`.
@@ -168,6 +236,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn after_a_hand_over_who_has_just_arrived_is_waited_for_and_served() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.enter(Phase::Ready);
+        let arrival = lifecycle.arrival();
+        lifecycle.hand_over();
+        assert!(*lifecycle.watch_accepting().borrow() && *lifecycle.watch_handed_over().borrow());
+        let drain = lifecycle.drain(plan(3), Vec::new);
+        tokio::pin!(drain);
+        let early = tokio::time::timeout(Duration::from_secs(2), &mut drain).await;
+        assert!(early.is_err() && !lifecycle.refuses_tunnels());
+        assert_eq!(lifecycle.phase(), Phase::HandedOver);
+        let work = lifecycle.work();
+        drop(arrival);
+        let late = tokio::time::timeout(Duration::from_secs(2), &mut drain).await;
+        assert!(late.is_err());
+        drop(work);
+        assert_eq!(drain.await, Drained::Empty);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_drain_ends_at_its_timeout() {
         let lifecycle = Lifecycle::default();
         let _work = lifecycle.work();
@@ -189,7 +277,7 @@ mod tests {
         let (lifecycle, roster) = (Lifecycle::default(), Roster::default());
         let _work = lifecycle.work();
         let mut tunnels: Vec<Membership> = (0..100).map(|_| roster.join()).collect();
-        let drain = lifecycle.drain(plan(1), || roster.close(Reason::Drained));
+        let drain = lifecycle.drain(plan(1), || vec![roster.clone()]);
         tokio::pin!(drain);
         let start = Instant::now();
         for (milliseconds, expected) in [(500, 0), (1050, 1), (6050, 51), (10_950, 100)] {

@@ -10,12 +10,13 @@ use tracing::{info, warn};
 
 use super::{Drained, Lifecycle, Phase};
 use crate::generation::Current;
-use crate::reason::Reason;
 
 /// Waits for the signals of an operator and does what they ask.
 pub struct Signals {
     lifecycle: Arc<Lifecycle>,
     current: Arc<Current>,
+    /// Accept loops to be waited for.
+    accept_loops: usize,
 }
 
 /// What a signal asks for.
@@ -46,8 +47,18 @@ impl Streams {
 }
 
 impl Signals {
-    pub fn new(lifecycle: Arc<Lifecycle>, current: Arc<Current>) -> Signals {
-        Signals { lifecycle, current }
+    /// Ready means that so many accept loops have begun.
+    pub fn new(lifecycle: Arc<Lifecycle>, current: Arc<Current>, accept_loops: usize) -> Signals {
+        Signals { lifecycle, current, accept_loops }
+    }
+
+    /// Says ready when it is. Returns when another process serves on our sockets.
+    async fn until_handed_over(&self) {
+        self.lifecycle.until_accepting(self.accept_loops).await;
+        self.lifecycle.enter(Phase::Ready);
+        info!("ready");
+        // It fails only when there is no lifecycle any more.
+        let _ = self.lifecycle.watch_handed_over().wait_for(|handed_over| *handed_over).await;
     }
 
     /// Serves until the first signal that ends the process. Returns how.
@@ -71,7 +82,7 @@ impl Signals {
         let drain = self.current.load().config.gateway.drain;
         info!(open = self.lifecycle.open(), "draining");
         tokio::select! {
-            drained = self.lifecycle.drain(drain, || self.current.lasting.close_all(Reason::Drained)) => match drained {
+            drained = self.lifecycle.drain(drain, || self.current.lasting.rosters()) => match drained {
                 Drained::Empty => info!("drained"),
                 Drained::TimedOut { left } => warn!(left, "drain timed out"),
             },
@@ -85,10 +96,12 @@ impl ShutdownSignalWatch for Signals {
     /// The drain is done here, so that what is left for Pingora is to go: its own way sleeps for a fixed time.
     async fn recv(&self) -> ShutdownSignal {
         let mut streams = Streams::listen().expect("a process may always listen for its own signals");
-        // Only now does a signal reach us rather than the default that kills.
-        self.lifecycle.enter(Phase::Ready);
-        info!("ready");
-        match self.until_told_to_end(&mut streams).await {
+        // Only now does a signal reach us rather than the default that kills, so we may say that we are ready.
+        let ending = tokio::select! {
+            ending = self.until_told_to_end(&mut streams) => ending,
+            () = self.until_handed_over() => Ending::AfterDrain,
+        };
+        match ending {
             Ending::AfterDrain => self.drain(&mut streams).await,
             Ending::AtOnce => {}
         }

@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::StartError;
 use crate::config::Config;
+use crate::lifecycle::{Place, Role};
 
 /// Connections that the kernel holds for a listener before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -35,6 +36,10 @@ impl Sockets {
 }
 
 impl Sockets {
+    pub fn count(&self) -> usize {
+        self.listeners.len() + usize::from(self.admin.is_some())
+    }
+
     /// What the system chose for port 0 is what the configuration says from here on.
     pub fn tell(&self, mut config: Config) -> Config {
         for (rules, bound) in config.listeners.iter_mut().zip(&self.listeners) {
@@ -46,6 +51,10 @@ impl Sockets {
 }
 
 impl Bound {
+    pub fn place(&self, role: Role) -> Place {
+        Place { role, name: self.name.clone(), address: self.address }
+    }
+
     /// Says where it listens: with port 0 nobody else knows.
     fn new(name: &str, address: SocketAddr) -> Result<Bound, StartError> {
         let bound = listen(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
