@@ -23,7 +23,7 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::edge::Edge;
 use crate::generation::{Current, Lasting};
-use crate::lifecycle::{Accepting, Lifecycle, Role, Signals};
+use crate::lifecycle::{Accepting, Lifecycle, Notifier, Role, Signals};
 use crate::logging::Diagnostics;
 use crate::observe::{AccessLog, Metrics, Observer};
 use crate::proxy::PlainProxy;
@@ -57,7 +57,7 @@ pub fn run(asked: Config, source: Option<Source>, diagnostics: Diagnostics) -> R
     drop(asked);
     let current = Arc::new(Current::new(config, Lasting::new(Arc::clone(&observer))));
     observer.metrics().reload_succeeded(SystemTime::now());
-    let lifecycle = Arc::new(Lifecycle::default());
+    let lifecycle = Arc::new(Lifecycle::new(Notifier::from_environment()));
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&current));
     server.bootstrap();

@@ -2,7 +2,9 @@
 //! being served, only how much of it is still open.
 
 mod accepting;
+mod notify;
 mod signals;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use crate::config::model::Drain;
 use crate::reason::Reason;
 use crate::roster::{Member, Roster};
 pub use accepting::{Accepting, Place, Role};
+pub use notify::Notifier;
 pub use signals::Signals;
 
 use accepting::Begun;
@@ -51,6 +54,7 @@ impl Phase {
 
 /// Shared by all that must know whether the gateway still takes work.
 pub struct Lifecycle {
+    notifier: Notifier,
     phase: watch::Sender<Phase>,
     /// True from the moment on which no connection is accepted any more. Pingora's services watch it.
     stop_accepting: watch::Sender<bool>,
@@ -72,8 +76,16 @@ pub enum Drained {
 }
 
 impl Default for Lifecycle {
+    /// Without a service manager.
     fn default() -> Lifecycle {
+        Lifecycle::new(Notifier::default())
+    }
+}
+
+impl Lifecycle {
+    pub fn new(notifier: Notifier) -> Lifecycle {
         Lifecycle {
+            notifier,
             phase: watch::Sender::new(Phase::Starting),
             stop_accepting: watch::Sender::new(false),
             reload: Notify::new(),
@@ -83,9 +95,11 @@ impl Default for Lifecycle {
             work: TaskTracker::new(),
         }
     }
-}
 
-impl Lifecycle {
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
+    }
+
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
@@ -168,6 +182,7 @@ impl Lifecycle {
     /// Readiness goes first; after the delay nothing new is taken and the tunnels are asked to end, one after the other over
     /// the spread; then it waits for what is open. After a hand-over the first half has happened.
     pub async fn drain(&self, plan: Drain, rosters: impl Fn() -> Vec<Roster>) -> Drained {
+        self.notifier.stopping(self.open());
         if !self.is_handed_over() {
             self.enter(Phase::Draining);
             tokio::time::sleep(plan.delay).await;

@@ -8,7 +8,7 @@ use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use super::{Drained, Lifecycle, Phase};
+use super::{Drained, Lifecycle, Phase, watchdog};
 use crate::generation::Current;
 
 /// Waits for the signals of an operator and does what they ask.
@@ -57,6 +57,8 @@ impl Signals {
         self.lifecycle.until_accepting(self.accept_loops).await;
         self.lifecycle.enter(Phase::Ready);
         info!("ready");
+        self.lifecycle.notifier().ready();
+        tokio::spawn(watchdog::watch(Arc::clone(&self.lifecycle)));
         // It fails only when there is no lifecycle any more.
         let _ = self.lifecycle.watch_handed_over().wait_for(|handed_over| *handed_over).await;
     }
