@@ -23,13 +23,23 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::edge::Edge;
 use crate::generation::{Current, Lasting};
-use crate::lifecycle::{Accepting, Lifecycle, Notifier, Role, Signals};
+use crate::lifecycle::handover::{self, Handed, Predecessor, TakeError};
+use crate::lifecycle::{Accepting, Lifecycle, Notifier, Signals};
 use crate::logging::Diagnostics;
 use crate::observe::{AccessLog, Metrics, Observer};
 use crate::proxy::PlainProxy;
 use crate::reload::{self, Fixed, Reloader};
 use crate::source::Source;
 use sockets::{Bound, Sockets};
+
+/// Where the listening sockets come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// They are bound.
+    Fresh,
+    /// A running process hands them over (SIGQUIT); what it does not have is bound.
+    TakeOver,
+}
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -38,26 +48,39 @@ pub enum StartError {
     Listen { name: String, address: SocketAddr, source: io::Error },
     #[error("cannot open the access log: {0}")]
     AccessLog(io::Error),
+    #[error(transparent)]
+    TakeOver(#[from] TakeError),
 }
 
 /// Serves until a signal ends it. The configuration is read again from `source`, if there is one.
 ///
 /// # Errors
-/// When an address is taken or the access log cannot be opened; nothing has been served then.
-pub fn run(asked: Config, source: Option<Source>, diagnostics: Diagnostics) -> Result<ExitCode, StartError> {
+/// When an address is taken, the access log cannot be opened, or no sockets are handed over; nothing has been served then,
+/// and a process that handed its sockets over serves on.
+pub fn run(
+    asked: Config,
+    source: Option<Source>,
+    diagnostics: Diagnostics,
+    start: Start,
+) -> Result<ExitCode, StartError> {
     let started = Instant::now();
     reload::tell_not_in_force(&asked);
     let metrics = Arc::new(Metrics::new());
     let access_log =
         AccessLog::open(&asked.log.access, metrics.access_log_dropped.clone()).map_err(StartError::AccessLog)?;
     let observer = Arc::new(Observer::new(metrics, access_log));
-    let sockets = Sockets::bind(&asked)?;
+    let notifier = Notifier::from_environment();
+    let (handed, predecessor) = match start {
+        Start::Fresh => (Handed::default(), None),
+        Start::TakeOver => take_over(&asked, &notifier)?,
+    };
+    let sockets = Sockets::open(&asked, handed)?;
     let config = sockets.tell(asked.clone());
     let fixed = Fixed::new(&asked, &config);
     drop(asked);
     let current = Arc::new(Current::new(config, Lasting::new(Arc::clone(&observer))));
     observer.metrics().reload_succeeded(SystemTime::now());
-    let lifecycle = Arc::new(Lifecycle::new(Notifier::from_environment()));
+    let lifecycle = Arc::new(Lifecycle::new(notifier));
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&current));
     server.bootstrap();
@@ -65,10 +88,17 @@ pub fn run(asked: Config, source: Option<Source>, diagnostics: Diagnostics) -> R
     add_services(&mut server, sockets, &current, &lifecycle, started);
     let reloader = source.map(|source| Arc::new(Reloader::new(source, fixed, Arc::clone(&current), diagnostics)));
     server.add_service(ReloadService { reloader, lifecycle: Arc::clone(&lifecycle) });
-    let signals = Signals::new(Arc::clone(&lifecycle), current, accept_loops);
+    let signals = Signals::new(Arc::clone(&lifecycle), current, accept_loops, predecessor);
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     observer.access_log().close();
-    Ok(ExitCode::SUCCESS)
+    Ok(if lifecycle.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Until this process serves, the one before speaks for the service.
+fn take_over(config: &Config, notifier: &Notifier) -> Result<(Handed, Option<Predecessor>), StartError> {
+    notifier.hush();
+    let (handed, predecessor) = handover::take(&config.gateway.upgrade_socket, handover::WAIT_MAX)?;
+    Ok((handed, Some(predecessor)))
 }
 
 /// What Pingora is told. Its own timers for going away stay unused: [`Signals`] returns when it is time.
@@ -117,7 +147,7 @@ struct EdgeService {
 impl PingoraService for EdgeService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(bound) = self.bound.take() else { return };
-        let place = bound.place(Role::Listener);
+        let place = bound.place();
         let listener = match tokio::net::TcpListener::from_std(bound.socket) {
             Ok(listener) => Arc::new(listener),
             Err(error) => return error!(listener = bound.name, %error, "cannot serve"),
@@ -182,7 +212,7 @@ impl PingoraService for AdminService {
             Ok(socket) => Arc::new(socket),
             Err(error) => return error!(listener = bound.name, %error, "cannot serve"),
         };
-        self.lifecycle.accepts(Accepting::new(bound.place(Role::Admin), &stand_in));
+        self.lifecycle.accepts(Accepting::new(bound.place(), &stand_in));
         let mut sockets = Fds::new();
         sockets.add(bound.address.to_string(), bound.socket.into_raw_fd());
         let handed_over = self.lifecycle.watch_handed_over();

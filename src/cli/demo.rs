@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::run;
+use crate::server::Start;
 use crate::{config, source};
 use backend::Backends;
 use page::Page;
@@ -48,7 +49,7 @@ pub fn demo(arguments: &Arguments) -> ExitCode {
     match config::parse("the configuration of the demo", &demo.configuration(), source::cores()) {
         Ok(config) => {
             println!("{}", demo.announcement());
-            run::serve(config, None)
+            run::serve(config, None, Start::Fresh)
         }
         // Only addresses that cannot stand together, such as twice the same, get here.
         Err(problems) => {

@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::server::Start;
+
 /// A gateway that enforces which WebSocket protocol versions may pass.
 #[derive(Parser)]
 #[command(name = "wsgate", version, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
@@ -31,6 +33,9 @@ enum Verb {
     Run {
         #[command(flatten)]
         file: File,
+        /// Take the listening sockets over from the running process: start this, then send SIGQUIT to that one.
+        #[arg(long)]
+        upgrade: bool,
     },
     /// Show every problem of a configuration; exit code 0 when there is none, 1 when there are.
     Check {
@@ -67,7 +72,8 @@ const USAGE: u8 = 2;
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.verb {
-        Some(Verb::Run { file }) => run::run(&file.path),
+        Some(Verb::Run { file, upgrade: false }) => run::run(&file.path, Start::Fresh),
+        Some(Verb::Run { file, upgrade: true }) => run::run(&file.path, Start::TakeOver),
         Some(Verb::Check { file, print: true }) => check::print(&file.path),
         Some(Verb::Check { file, print: false }) => check::check(&file.path),
         Some(Verb::Explain { file, listener, head }) => {

@@ -5,21 +5,22 @@ use std::process::ExitCode;
 
 use super::source;
 use crate::config::Config;
+use crate::logging;
+use crate::server::{self, Start};
 use crate::source::Source;
-use crate::{logging, server};
 
-pub fn run(path: &Path) -> ExitCode {
+pub fn run(path: &Path, start: Start) -> ExitCode {
     let mut source = Source::new(path);
     match source::read(&mut source) {
-        Ok(config) => serve(config, Some(source)),
+        Ok(config) => serve(config, Some(source), start),
         Err(code) => code,
     }
 }
 
 /// Serves a configuration that is known to be right. Without a source there is nothing to reload.
-pub fn serve(config: Config, source: Option<Source>) -> ExitCode {
+pub fn serve(config: Config, source: Option<Source>, start: Start) -> ExitCode {
     let diagnostics = logging::start(&config.log);
-    match server::run(config, source, diagnostics) {
+    match server::run(config, source, diagnostics, start) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error}");

@@ -76,7 +76,7 @@ impl Page<'_> {
     fn gateway(&mut self, gateway: &Gateway) {
         self.section("[gateway]");
         self.set("threads", gateway.threads);
-        self.set_if_given("gateway", "upgrade_socket", quoted(gateway.upgrade_socket.display()));
+        self.set("upgrade_socket", quoted(gateway.upgrade_socket.display()));
         self.set("reload_on_change", gateway.reload_on_change);
         self.section("[gateway.drain]");
         self.set("delay", duration(gateway.drain.delay));

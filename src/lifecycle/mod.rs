@@ -2,11 +2,13 @@
 //! being served, only how much of it is still open.
 
 mod accepting;
+pub mod handover;
 mod notify;
 mod signals;
 mod watchdog;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -61,6 +63,7 @@ pub struct Lifecycle {
     /// Holds one request that nobody waits for yet.
     reload: Notify,
     handed_over: watch::Sender<bool>,
+    failed: AtomicBool,
     begun: Begun,
     /// One token for each accept loop, and for each connection until its first head is dealt with.
     arrivals: TaskTracker,
@@ -90,6 +93,7 @@ impl Lifecycle {
             stop_accepting: watch::Sender::new(false),
             reload: Notify::new(),
             handed_over: watch::Sender::new(false),
+            failed: AtomicBool::new(false),
             begun: Begun::default(),
             arrivals: TaskTracker::new(),
             work: TaskTracker::new(),
@@ -156,6 +160,17 @@ impl Lifecycle {
         self.stop_accepting.send_replace(true);
     }
 
+    /// The process whose sockets these are wants them back. It serves already, so this is a hand-over too, and a failure.
+    pub fn hand_back(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.hand_over();
+    }
+
+    /// Whether the process ends for another reason than that somebody asked it to.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
     pub fn is_handed_over(&self) -> bool {
         *self.handed_over.borrow()
     }
@@ -211,8 +226,10 @@ impl Lifecycle {
 /// Asks every tunnel to end, evenly over `spread`; at its end those too that handshakes in flight have opened meanwhile or are
 /// still to open. It does not return: what it asked for takes its time.
 async fn close_all(spread: Duration, rosters: impl Fn() -> Vec<Roster>) {
+    let end_of_spread = Instant::now() + spread;
     let open: Vec<Arc<Member>> = rosters().iter().flat_map(Roster::members).collect();
     ask_to_end(Reason::Drained, spread, &open).await;
+    tokio::time::sleep_until(end_of_spread).await;
     let late: Vec<Arc<Member>> = rosters().iter().flat_map(|roster| roster.close(Reason::Drained)).collect();
     ask_to_end(Reason::Drained, Duration::ZERO, &late).await;
     std::future::pending().await

@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
+use super::handover::{Giver, Predecessor};
 use super::{Drained, Lifecycle, Phase, watchdog};
 use crate::generation::Current;
 
@@ -17,6 +19,9 @@ pub struct Signals {
     current: Arc<Current>,
     /// Accept loops to be waited for.
     accept_loops: usize,
+    /// Until we serve in its place.
+    predecessor: Mutex<Option<Predecessor>>,
+    giver: Giver,
 }
 
 /// What a signal asks for.
@@ -47,9 +52,15 @@ impl Streams {
 }
 
 impl Signals {
-    /// Ready means that so many accept loops have begun.
-    pub fn new(lifecycle: Arc<Lifecycle>, current: Arc<Current>, accept_loops: usize) -> Signals {
-        Signals { lifecycle, current, accept_loops }
+    /// Ready means that so many accept loops have begun. A predecessor is told then.
+    pub fn new(
+        lifecycle: Arc<Lifecycle>,
+        current: Arc<Current>,
+        accept_loops: usize,
+        predecessor: Option<Predecessor>,
+    ) -> Signals {
+        let giver = Giver::new(Arc::clone(&lifecycle));
+        Signals { lifecycle, current, accept_loops, predecessor: Mutex::new(predecessor), giver }
     }
 
     /// Says ready when it is. Returns when another process serves on our sockets.
@@ -57,7 +68,11 @@ impl Signals {
         self.lifecycle.until_accepting(self.accept_loops).await;
         self.lifecycle.enter(Phase::Ready);
         info!("ready");
-        self.lifecycle.notifier().ready();
+        let predecessor = self.predecessor.lock().take();
+        match predecessor {
+            Some(predecessor) => predecessor.relieve(&self.lifecycle).await,
+            None => self.lifecycle.notifier().ready(),
+        }
         tokio::spawn(watchdog::watch(Arc::clone(&self.lifecycle)));
         // It fails only when there is no lifecycle any more.
         let _ = self.lifecycle.watch_handed_over().wait_for(|handed_over| *handed_over).await;
@@ -74,7 +89,7 @@ impl Signals {
                     Err(error) => tracing::error!(%error, "access log cannot be reopened"),
                 },
                 _ = streams.hang_up.recv() => self.lifecycle.ask_reload(),
-                _ = streams.quit.recv() => warn!("SIGQUIT ignored: this release does not hand its sockets over"),
+                _ = streams.quit.recv() => self.giver.give(&self.current.load().config.gateway.upgrade_socket),
             }
         }
     }

@@ -82,17 +82,18 @@ impl Reloader {
             // Begun anew after each change, because links may lead elsewhere now, or nobody wants to know any more.
             let watch = self.watch();
             // It does not tell of what changed before it stood.
-            if watch.is_some()
-                && !lifecycle.is_draining()
-                && self.run(Reloader::reload_if_changed).await == News::Something
-            {
-                continue;
+            if watch.is_some() && !lifecycle.is_draining() {
+                let _reloading = lifecycle.notifier().reloading();
+                if self.run(Reloader::reload_if_changed).await == News::Something {
+                    continue;
+                }
             }
             tokio::select! {
                 () = lifecycle.reload_asked() => {
                     if lifecycle.is_draining() {
                         info!("reload ignored: the gateway is going away");
                     } else {
+                        let _reloading = lifecycle.notifier().reloading();
                         self.run(Reloader::reload).await;
                     }
                 }

@@ -30,7 +30,7 @@ fn the_admin_listener_only_reads() {
     assert_eq!(gateway.admin("/healthz", "").0, 200);
     assert_eq!(gateway.admin("/readyz", "").0, 200);
     assert_eq!(gateway.admin("/nothing", "").0, 404);
-    let mut stream = std::net::TcpStream::connect(gateway.address_of("admin")).unwrap();
+    let mut stream = std::net::TcpStream::connect(gateway.listens("admin")).unwrap();
     stream.write_all(b"POST /status HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
     assert!(crate::harness::read_to_end(&mut stream).starts_with("HTTP/1.1 405 "));
 }

@@ -68,25 +68,33 @@ impl Gateway {
 
     /// As [`Gateway::start`], with more keys of `[gateway]` (tables included) and of the listener.
     pub fn start_with(gateway: &str, listener: &str, rest: &str) -> Gateway {
-        Gateway::start_from(&format!(
-            "[gateway]\n{gateway}\n[admin]\nlisten = '127.0.0.1:0'\n\
-             [log]\nformat = 'json'\nlevel = 'debug'\naccess = 'stdout'\n\
-             [[listener]]\nname = 'public'\nlisten = '127.0.0.1:0'\n{listener}\n{rest}\n"
-        ))
+        Gateway::start_from(&configuration(gateway, listener, rest))
     }
 
     /// The whole file. It logs in JSON from `info` on, and has the listeners `public` and admin.
     pub fn start_from(text: &str) -> Gateway {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("wsgate.toml"), text).unwrap();
-        Gateway::run(folder)
+        Gateway::launch(text, &[], &[]).until_ready()
     }
 
     /// With the `wsgate.toml` of a folder.
     pub fn run(folder: tempfile::TempDir) -> Gateway {
+        Gateway::spawn(folder, &[], &[]).until_ready()
+    }
+
+    /// Starts with this configuration, more arguments and variables of the environment, and waits for nothing.
+    pub fn launch(text: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Gateway {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("wsgate.toml"), text).unwrap();
+        Gateway::spawn(folder, arguments, environment)
+    }
+
+    fn spawn(folder: tempfile::TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Gateway {
         let mut child = Command::new(env!("CARGO_BIN_EXE_wsgate"))
             .args(["run", "-c"])
             .arg(folder.path().join("wsgate.toml"))
+            .args(arguments)
+            .env_remove("NOTIFY_SOCKET")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -95,23 +103,27 @@ impl Gateway {
         let (diagnostics, access_log) = (Lines::default(), Lines::default());
         diagnostics.follow(child.stderr.take().unwrap());
         access_log.follow(child.stdout.take().unwrap());
-        let mut gateway = Gateway { child, addresses: HashMap::new(), diagnostics, access_log, folder };
+        Gateway { child, addresses: HashMap::new(), diagnostics, access_log, folder }
+    }
+
+    /// Once listeners `public` and `admin` and all others are there.
+    pub fn until_ready(mut self) -> Gateway {
         for name in ["public", "admin"] {
-            let address = gateway.address_of(name);
-            gateway.addresses.insert(name.to_owned(), address);
+            let address = self.listens(name);
+            self.addresses.insert(name.to_owned(), address);
         }
-        gateway.wait_for_log(|line| line["message"] == "ready");
-        gateway
+        self.wait_for_message("ready");
+        self
+    }
+
+    /// Where a listener is, once it is there.
+    pub fn listens(&self, name: &str) -> SocketAddr {
+        let line = self.wait_for_log(|line| line["message"] == "listening" && line["listener"] == name);
+        line["address"].as_str().unwrap().parse().unwrap()
     }
 
     pub fn address(&self) -> SocketAddr {
         self.addresses["public"]
-    }
-
-    /// Where a listener said that it listens.
-    pub fn address_of(&self, name: &str) -> SocketAddr {
-        let line = self.wait_for_log(|line| line["message"] == "listening" && line["listener"] == name);
-        line["address"].as_str().unwrap().parse().unwrap()
     }
 
     /// The file that it was started with.
@@ -181,6 +193,10 @@ impl Gateway {
         self.diagnostics.wait_for_nth(nth, "a line of the log", wanted)
     }
 
+    pub fn wait_for_message(&self, message: &str) -> Value {
+        self.wait_for_log(|line| line["message"] == message)
+    }
+
     pub fn has_logged(&self, wanted: impl Fn(&Value) -> bool) -> bool {
         self.count_logged(wanted) > 0
     }
@@ -202,6 +218,10 @@ impl Gateway {
         self.child.id()
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the process to end; its exit code.
     pub fn wait(&mut self) -> i32 {
         let until = Instant::now() + PATIENCE;
@@ -213,6 +233,15 @@ impl Gateway {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// The text of a configuration, as [`Gateway::start_with`] makes it.
+pub fn configuration(gateway: &str, listener: &str, rest: &str) -> String {
+    format!(
+        "[gateway]\n{gateway}\n[admin]\nlisten = '127.0.0.1:0'\n\
+         [log]\nformat = 'json'\nlevel = 'debug'\naccess = 'stdout'\n\
+         [[listener]]\nname = 'public'\nlisten = '127.0.0.1:0'\n{listener}\n{rest}\n"
+    )
 }
 
 impl Drop for Gateway {

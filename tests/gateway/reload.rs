@@ -257,7 +257,7 @@ fn addresses_and_threads_wait_for_the_next_start_and_are_named() {
     reload(&gateway, &moved);
     for (key, in_force, wanted) in [
         ("listener.public.listen", gateway.address().to_string(), "127.0.0.2:0"),
-        ("admin.listen", gateway.address_of("admin").to_string(), "127.0.0.3:0"),
+        ("admin.listen", gateway.listens("admin").to_string(), "127.0.0.3:0"),
         ("gateway.threads", "2".to_owned(), "3"),
     ] {
         let line = gateway.wait_for_log(|line| line["key"] == key);
@@ -306,10 +306,10 @@ fn another_order_of_listeners_and_routes_is_harmless() {
     let long = format!("X-Long: {}\r\n", "x".repeat(2000));
     let check = || {
         for (name, expected) in [("public", 101), ("inner", 431)] {
-            let mut stream = crate::harness::connect(gateway.address_of(name));
+            let mut stream = crate::harness::connect(gateway.listens(name));
             stream.write_all(upgrade(&long).as_bytes()).unwrap();
             assert_eq!(status(&read_head(&mut stream)), expected, "{name}");
-            let mut stream = crate::harness::connect(gateway.address_of(name));
+            let mut stream = crate::harness::connect(gateway.listens(name));
             stream.write_all(upgrade("").as_bytes()).unwrap();
             assert_eq!(status(&read_head(&mut stream)), 101);
         }

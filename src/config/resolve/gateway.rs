@@ -19,11 +19,7 @@ pub fn gateway(findings: &mut Findings<'_>, given: &file::Gateway, cores: NonZer
         threads => threads,
     };
     let upgrade_socket = match &given.upgrade_socket {
-        Some(text) => {
-            findings
-                .not_in_force("gateway.upgrade_socket".to_owned(), "sockets are not handed over to another process");
-            absolute_path(findings, text)
-        }
+        Some(text) => absolute_path(findings, text),
         None => PathBuf::from(bounds::UPGRADE_SOCKET_DEFAULT),
     };
     let reload_on_change = given.reload_on_change.as_ref();
