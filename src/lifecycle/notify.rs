@@ -127,8 +127,9 @@ impl Notifier {
             *watchdog = watchdog.or(before.watchdog_usec.map(Duration::from_micros));
         }
         self.in_charge.store(true, Ordering::Release);
-        let pid = NotifyState::MainPid(std::process::id());
-        self.tell(&[pid, NotifyState::Ready, NotifyState::Status("serving, with the sockets of the process before")]);
+        let status = NotifyState::Status("serving, with the sockets of the process before");
+        // Nobody has fed the watchdog since the hand-over began, and half of its limit may be too late for the first time.
+        self.tell(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready, NotifyState::Watchdog, status]);
     }
 
     /// One message; a manager that cannot be reached is no reason to stop.
@@ -244,7 +245,8 @@ mod tests {
         };
         check(hush, &[]);
         let pid = std::process::id();
-        let expected = format!("MAINPID={pid}\nREADY=1\nSTATUS=serving, with the sockets of the process before\n");
+        let expected =
+            format!("MAINPID={pid}\nREADY=1\nWATCHDOG=1\nSTATUS=serving, with the sockets of the process before\n");
         let take_charge = |notifier: &Notifier| {
             notifier.hush();
             notifier.take_charge(&Service { invocation: Some("a1".to_owned()), watchdog_usec: Some(5) });

@@ -92,7 +92,7 @@ fn hears_of_the_new_process_of_a_service_and_no_more_of_the_old_one() {
     next.wait_for_message("waiting for SIGQUIT to the running process");
     old.signal(Signal::QUIT);
     let message = manager.expect("MAINPID=");
-    assert!(message.starts_with(&format!("MAINPID={}\nREADY=1\n", next.pid())), "{message}");
+    assert!(message.starts_with(&format!("MAINPID={}\nREADY=1\nWATCHDOG=1\n", next.pid())), "{message}");
     assert_eq!(old.wait(), 0);
     // The manager told only the first process how often it wants to hear of it.
     for _ in 0..3 {
