@@ -72,7 +72,7 @@ pub fn run(
     let notifier = Notifier::from_environment();
     let (handed, predecessor) = match start {
         Start::Fresh => (Handed::default(), None),
-        Start::TakeOver => take_over(&asked, &notifier)?,
+        Start::TakeOver => take_over(&asked, &observer, &notifier)?,
     };
     let sockets = Sockets::open(&asked, handed)?;
     let config = sockets.tell(asked.clone());
@@ -95,9 +95,14 @@ pub fn run(
 }
 
 /// Until this process serves, the one before speaks for the service.
-fn take_over(config: &Config, notifier: &Notifier) -> Result<(Handed, Option<Predecessor>), StartError> {
+fn take_over(
+    config: &Config,
+    observer: &Observer,
+    notifier: &Notifier,
+) -> Result<(Handed, Option<Predecessor>), StartError> {
     notifier.hush();
     let (handed, predecessor) = handover::take(&config.gateway.upgrade_socket, handover::WAIT_MAX)?;
+    observer.metrics().taken_over(SystemTime::now());
     Ok((handed, Some(predecessor)))
 }
 

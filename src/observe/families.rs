@@ -125,6 +125,11 @@ pub(super) const RELOAD_SUCCESS_TIMESTAMP: Row = row(
     &[],
     "When a configuration was last taken, in Unix time.",
 );
+pub(super) const HANDOVER_TIMESTAMP: Row = row(
+    "wsgate_handover_timestamp_seconds",
+    &[],
+    "When this process took the sockets of another one over, in Unix time; 0 if it did not.",
+);
 pub(super) const ACCESS_LOG_DROPPED: Row = row(
     "wsgate_access_log_dropped_total",
     &[],

@@ -65,6 +65,7 @@ pub struct Metrics {
     pub(super) backend_failures: IntCounterVec,
     pub(super) reload_successful: IntGauge,
     pub(super) reload_success_timestamp: IntGauge,
+    handover_timestamp: IntGauge,
     /// Tunnels still open during a drain; 0 at any other time.
     pub drain_remaining: IntGauge,
     /// What [`super::AccessLog`] threw away.
@@ -153,6 +154,7 @@ impl Metrics {
             backend_failures: define.counter(families::BACKEND_FAILURES),
             reload_successful: single_gauge(&define.gauge(families::RELOAD_SUCCESSFUL)),
             reload_success_timestamp: single_gauge(&define.gauge(families::RELOAD_SUCCESS_TIMESTAMP)),
+            handover_timestamp: single_gauge(&define.gauge(families::HANDOVER_TIMESTAMP)),
             drain_remaining: single_gauge(&define.gauge(families::DRAIN_REMAINING)),
             access_log_dropped: define.counter(families::ACCESS_LOG_DROPPED).with_label_values(&NO_LABELS),
             registry: define.registry,
@@ -252,9 +254,13 @@ impl Metrics {
 
     /// A configuration was read and taken, at the start or on a reload.
     pub fn reload_succeeded(&self, now: SystemTime) {
-        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.reload_success_timestamp.set(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX));
+        self.reload_success_timestamp.set(unix_seconds(now));
         self.reload_successful.set(1);
+    }
+
+    /// The process took the sockets of another one over.
+    pub fn taken_over(&self, now: SystemTime) {
+        self.handover_timestamp.set(unix_seconds(now));
     }
 
     /// A configuration was read and refused; the old one stays in force.
@@ -324,6 +330,11 @@ fn sides(family: IntCounterVec) -> IntCounterVec {
     family
 }
 
+fn unix_seconds(time: SystemTime) -> i64 {
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
+}
+
 fn single_gauge(family: &IntGaugeVec) -> IntGauge {
     family.with_label_values(&NO_LABELS)
 }
@@ -358,7 +369,7 @@ mod tests {
         }
         let sorted = metrics.families().windows(2).all(|pair| pair[0].name < pair[1].name);
         assert!(sorted, "{:?}", metrics.families());
-        assert_eq!(metrics.families().len(), 31);
+        assert_eq!(metrics.families().len(), 32);
     }
 
     #[test]
@@ -438,6 +449,14 @@ mod tests {
         server.failed(Reason::BackendTimeout);
         let labels = [("upstream", "chat"), ("server", "[::1]:9001"), ("reason", "backend-timeout")];
         assert_eq!(value(&metrics, "wsgate_backend_failures_total", &labels), Some(1.0));
+    }
+
+    #[test]
+    fn a_hand_over_is_shown_with_its_time() {
+        let metrics = Metrics::new();
+        assert_eq!(value(&metrics, "wsgate_handover_timestamp_seconds", &[]), Some(0.0));
+        metrics.taken_over(UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000));
+        assert_eq!(value(&metrics, "wsgate_handover_timestamp_seconds", &[]), Some(1_700_000_000.0));
     }
 
     #[test]

@@ -258,6 +258,7 @@ fn the_successor_answers_at_the_same_admin_address() {
     let old = site.start();
     let _tunnel = tunnel(old.address());
     let admin = old.listens("admin");
+    assert!(old.metric("wsgate_handover_timestamp_seconds").abs() < f64::EPSILON);
     let mut kept = connect(admin);
     let ask = b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n";
     kept.write_all(ask).unwrap();
@@ -266,6 +267,7 @@ fn the_successor_answers_at_the_same_admin_address() {
     assert_eq!(next.listens("admin"), admin);
     old.wait_for_message("draining");
     let pid = format!("process_start_time_seconds {}", next.metric("process_start_time_seconds"));
+    assert!(next.metric("wsgate_handover_timestamp_seconds") > 1.7e9);
     for _ in 0..20 {
         assert_eq!(next.admin("/readyz", "").0, 200);
         assert!(next.admin("/status", "").1.contains(r#""phase": "ready""#), "the old one says handed-over");
