@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "deploy/systemd/wsgate.service"
+DROP_IN = ROOT / "deploy/systemd/handover.conf"
 CONTAINERFILE = ROOT / "deploy/container/Containerfile"
 CONTAINER_CONFIG = ROOT / "deploy/container/wsgate.toml"
 RULES = ROOT / "deploy/prometheus/wsgate.rules.yml"
@@ -283,14 +284,11 @@ def dashboard(problems):
 
 def unit(problems):
     """What systemd-analyze does not know: the unit against what wsgate promises."""
-    values = {}
-    for line in UNIT.read_text().splitlines():
-        if "=" in line and not line.startswith("#"):
-            key, _, value = line.partition("=")
-            values.setdefault(key.strip(), []).append(value.strip())
+    values = unit_values(UNIT)
     config = "/etc/wsgate/wsgate.toml"
     expected = {
-        "Type": ["exec"],
+        "Type": ["notify"],
+        "NotifyAccess": ["main"],
         "ExecStartPre": [f"/usr/bin/wsgate check -c {config}"],
         "ExecStart": [f"/usr/bin/wsgate run -c {config}"],
         "ExecReload": [f"/usr/bin/wsgate check -c {config}", "/bin/kill -HUP $MAINPID"],
@@ -303,6 +301,7 @@ def unit(problems):
     }
     for key, value in expected.items():
         problems.expect(values.get(key) == value, f"{key}: `{values.get(key)}`, expected `{value}`")
+    problems.expect("WatchdogSec" in values, "no watchdog")
     problems.expect("DynamicUser" in values or "User" in values, "runs as root")
     stop = int(values["TimeoutStopSec"][0])
     configs = sorted((ROOT / "conf").glob("*.toml")) + [CONTAINER_CONFIG]
@@ -311,6 +310,28 @@ def unit(problems):
         drain = DRAIN_DEFAULT | tomllib.loads(file.read_text()).get("gateway", {}).get("drain", {})
         needed = seconds(drain["delay"]) + seconds(drain["timeout"])
         problems.expect(stop > needed, f"TimeoutStopSec={stop} cuts the drain of {file.name} short: it may take {needed:g} s")
+    drop_in(problems, f"/usr/bin/wsgate run --upgrade -c {config}")
+
+
+def unit_values(file):
+    """-> {key: every value in order}. A backslash at the end of a line continues it."""
+    values = {}
+    for line in file.read_text().replace("\\\n", " ").splitlines():
+        if "=" in line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            values.setdefault(key.strip(), []).append(" ".join(value.split()))
+    return values
+
+
+def drop_in(problems, successor):
+    """A hand-over under systemd: the socket is the default one, and the new process may say that it is the main one."""
+    values = unit_values(DROP_IN)
+    problems.expect(values.get("NotifyAccess") == ["all"], "handover.conf: the new process is not believed")
+    reload = values.get("ExecReload", [])
+    problems.expect(len(reload) == 3 and reload[0] == "", "handover.conf: ExecReload of the unit is not replaced")
+    path = re.search(r"^\s*#?\s*upgrade_socket = \"(\S+)\"", (ROOT / "conf/wsgate.toml").read_text(), flags=re.M)
+    problems.expect(path and f"socket={path[1]};" in reload[-1], f"handover.conf: not the default upgrade_socket: {reload[-1:]}")
+    problems.expect(successor in reload[-1], f"handover.conf: does not start `{successor}`")
 
 
 def seconds(text):
@@ -464,7 +485,7 @@ def syscalls(problems, trace_file, filter_file):
         for name in line.lstrip("~").split():
             target |= expand(name)
     used = set(re.findall(r"^(?:\d+ +)?(\w+)\(", Path(trace_file).read_text(), flags=re.M))
-    problems.expect(len(used) > 20 and {"execve", "accept4", "exit_group"} <= used, f"the trace is too short: {sorted(used)}")
+    problems.expect(len(used) > 20 and {"execve", "accept4", "sendmsg", "recvmsg", "exit_group"} <= used, f"the trace is too short: {sorted(used)}")
     default = expand("@default")
     for name in sorted(used - ((allowed - denied) | default)):
         problems.add(f"the unit's SystemCallFilter refuses `{name}`")

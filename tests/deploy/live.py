@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
-"""Starts `wsgate demo` on free ports, opens one tunnel, has one version refused, asks for one page, and keeps what /metrics says.
+"""The real program, as far as deploy/ is concerned. Exit 0: all of it happened.
 
-live.py DIRECTORY [COMMAND WORD...]   writes metrics.txt and openmetrics.txt to the directory; the command words (such as strace's)
-come before the program's own. Exit 0: all of it happened. It knows no metric by name except the few that it waits for.
+live.py demo DIRECTORY [COMMAND WORD...]       starts `wsgate demo` on free ports, opens one tunnel, has one version refused, asks
+                                               for one page, and writes what /metrics says: metrics.txt and openmetrics.txt
+live.py hand-over DIRECTORY [COMMAND WORD...]  starts `wsgate run`, a successor that takes its sockets, and listens as a service
+                                               manager would
+
+The command words (such as strace's) come before the program's own. It knows no metric by name except the few that it waits for.
 """
 
 import base64
@@ -25,16 +29,68 @@ DEADLINE_S = 30
 
 
 def main():
-    out = Path(sys.argv[1])
-    command = sys.argv[2:] + [BINARY, "demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    # A group of its own, so that a tracer that is killed leaves nothing behind.
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **quiet)
-    watchdog = threading.Timer(2 * DEADLINE_S, kill_group, (process,))
-    watchdog.start()
-    try:
-        listening, lines = wait_for_listeners(process)
-        threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True).start()
+    what, out, tracer = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+    {"demo": demo, "hand-over": hand_over}[what](out, tracer)
+
+
+class Program:
+    """A run of the program, in a group of its own, so that a tracer that is killed leaves nothing behind."""
+
+    def __init__(self, tracer, words, environment=None):
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        environment = os.environ | (environment or {})
+        command = tracer + [BINARY] + words
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, **quiet)
+        self.traced = bool(tracer)
+        self.lines = []
+        self.watchdog = threading.Timer(2 * DEADLINE_S, self.kill)
+        self.watchdog.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.watchdog.cancel()
+        if self.process.poll() is None:
+            self.kill()
+        self.process.wait()
+
+    def kill(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+
+    def wait_for_line(self, part):
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if part in line:
+                return
+        raise Failed(f"the program ended before it said `{part}`:\n" + "".join(self.lines[-10:]))
+
+    def wait_until_ready(self):
+        """-> {listener: (host, port)}"""
+        self.wait_for_line(" ready")
+        threading.Thread(target=self.lines.extend, args=(self.process.stderr,), daemon=True).start()
+        found = re.findall(r'listening listener="(\w+)" address=(\S+):(\d+)', "".join(self.lines))
+        return {name: (host, int(port)) for name, host, port in found}
+
+    def pid(self):
+        """The program itself where a tracer runs it."""
+        if not self.traced:
+            return self.process.pid
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        expect(len(children) == 1, f"the tracer has children: {children}")
+        return int(children[0])
+
+    def signal(self, number):
+        os.kill(self.pid(), number)
+
+    def expect_end(self, after):
+        code = self.process.wait(DEADLINE_S)
+        expect(code == 0, f"exit code {code} after {after}")
+
+
+def demo(out, tracer):
+    with Program(tracer, ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]) as program:
+        listening = program.wait_until_ready()
         demo, admin = listening["public"], listening["admin"]
         expect(get(admin, "/healthz").status == 200, "/healthz is not 200")
         expect(get(admin, "/readyz").status == 200, "/readyz is not 200")
@@ -46,7 +102,7 @@ def main():
         head, tunnel = upgrade(demo, "13")
         expect(head.startswith("HTTP/1.1 101 "), f"version 13 got: {head.splitlines()[0]}")
         echo(tunnel)
-        wait_for_metric(admin, 'wsgate_tunnels{', 1)
+        wait_for_metric(admin, "wsgate_tunnels{", 1)
         say_goodbye(tunnel)
         text = wait_for_metric(admin, "wsgate_tunnel_closes_total{", 1)
         (out / "metrics.txt").write_text(text)
@@ -54,14 +110,58 @@ def main():
         expect("openmetrics-text" in answer.getheader("content-type", ""), "no OpenMetrics by negotiation")
         expect(answer.text.endswith("# EOF\n"), "OpenMetrics does not end in # EOF")
         (out / "openmetrics.txt").write_text(answer.text)
-        os.kill(program_pid(process), signal.SIGTERM)
-        code = process.wait(DEADLINE_S)
-        expect(code == 0, f"exit code {code} after SIGTERM")
-    finally:
-        watchdog.cancel()
-        if process.poll() is None:
-            kill_group(process)
-        process.wait()
+        program.signal(signal.SIGTERM)
+        program.expect_end("SIGTERM")
+
+
+def hand_over(out, tracer):
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    manager.bind(str(out / "notify"))
+    manager.settimeout(DEADLINE_S)
+    config = out / "wsgate.toml"
+    config.write_text(RUN_CONFIG.format(socket=out / "run/upgrade.sock"))
+    service = {"NOTIFY_SOCKET": str(out / "notify"), "INVOCATION_ID": "1"}
+    first = Program(tracer, ["run", "-c", str(config)], service | {"WATCHDOG_USEC": "200000"})
+    with first:
+        admin = first.wait_until_ready()["admin"]
+        expect_message(manager, "READY=1")
+        with Program(tracer, ["run", "--upgrade", "-c", str(config)], service) as second:
+            second.wait_for_line(" waiting for SIGQUIT to the running process")
+            first.signal(signal.SIGQUIT)
+            expect(second.wait_until_ready()["admin"] == admin, "the successor is not where the first one was")
+            expect_message(manager, f"MAINPID={second.pid()}")
+            first.expect_end("SIGQUIT")
+            expect_message(manager, "WATCHDOG=1")
+            expect(get(admin, "/readyz").status == 200, "/readyz is not 200 after the hand-over")
+            second.signal(signal.SIGTERM)
+            expect_message(manager, "STOPPING=1")
+            second.expect_end("SIGTERM")
+
+
+RUN_CONFIG = """
+[gateway]
+upgrade_socket = "{socket}"
+[admin]
+listen = "127.0.0.1:0"
+[[listener]]
+name = "public"
+listen = "127.0.0.1:0"
+[[route]]
+name = "app"
+upstream = "app"
+[[upstream]]
+name = "app"
+servers = ["127.0.0.1:9"]
+"""
+
+
+def expect_message(manager, beginning):
+    """Past those that the watchdog is fed with."""
+    while True:
+        message = manager.recv(4096).decode()
+        if message.startswith(beginning):
+            return
+        expect(message == "WATCHDOG=1\n", f"`{message}` instead of `{beginning}`")
 
 
 class Failed(Exception):
@@ -71,33 +171,6 @@ class Failed(Exception):
 def expect(holds, line):
     if not holds:
         raise Failed(line)
-
-
-def kill_group(process):
-    os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_for_listeners(process):
-    """-> ({listener: (host, port)}, lines read)"""
-    found, lines = {}, []
-    for line in process.stderr:
-        lines.append(line)
-        listening = re.search(r'listening listener="(\w+)" address=(\S+):(\d+)', line)
-        if listening:
-            found[listening[1]] = (listening[2], int(listening[3]))
-        # From here on SIGTERM drains.
-        if " ready" in line and {"public", "admin"} <= set(found):
-            return found, lines
-    raise Failed("the program ended before it listened:\n" + "".join(lines[-10:]))
-
-
-def program_pid(process):
-    """The program itself where a tracer runs it."""
-    if len(sys.argv) == 2:
-        return process.pid
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    expect(len(children) == 1, f"the tracer has children: {children}")
-    return int(children[0])
 
 
 def get(address, path, headers=None):
