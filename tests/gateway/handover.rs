@@ -221,6 +221,18 @@ fn an_old_process_ends_at_the_end_of_its_drain_all_the_same() {
 }
 
 #[test]
+fn a_signal_to_end_cuts_what_is_left_in_the_old_process() {
+    let site = Site::new();
+    let mut old = site.start();
+    let mut stream = tunnel(old.address());
+    let _next = site.hand_over(&old, site.successor());
+    old.wait_for_message("draining");
+    old.signal(Signal::TERM);
+    assert_eq!(old.wait(), 0);
+    assert_eq!(read_to_end(&mut stream), "");
+}
+
+#[test]
 fn who_was_accepted_before_is_served_by_the_old_process() {
     let site = Site::new();
     let mut old = site.start();
@@ -419,6 +431,13 @@ fn a_directory_that_others_may_enter_is_refused() {
     let old = site.start();
     set_permissions(site.folder.path(), Permissions::from_mode(0o755)).unwrap();
     refused(&site.configuration(""), "mode 0755 instead of 0700");
+    // The running process does not trust what it finds in it either.
+    let door = UnixListener::bind(site.door()).unwrap();
+    old.signal(Signal::QUIT);
+    let (mut peer, _) = door.accept().unwrap();
+    assert_eq!(peer.read(&mut [0; 16]).unwrap(), 0, "no offer");
+    let line = old.wait_for_log(not_handed_over);
+    assert!(line["error"].as_str().unwrap().contains("mode 0755 instead of 0700"), "{line}");
     drop(tunnel(old.address()));
     // One that is not there is made.
     let text = site.configuration("").replace("upgrade.sock", "made/upgrade.sock");

@@ -39,7 +39,10 @@ impl Door {
     /// # Errors
     /// When others could come to it, or somebody waits there already.
     pub fn open(path: &Path) -> Result<Door, DoorError> {
-        private_directory(path.parent().unwrap_or(Path::new("/")))?;
+        let directory = directory(path);
+        let failed = |source| DoorError::Directory { path: directory.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
+        check(path)?;
         let failed = |source| DoorError::Listen { path: path.to_owned(), source };
         remove_stale(path)?;
         let listener = UnixListener::bind(path).map_err(failed)?;
@@ -57,19 +60,28 @@ impl Drop for Door {
     }
 }
 
-/// Made if it is not there. A symbolic link to such a directory will do: nobody else can change what it leads to.
-fn private_directory(path: &Path) -> Result<(), DoorError> {
-    let failed = |source| DoorError::Directory { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path).map_err(failed)?;
-    let directory = fs::metadata(path).map_err(failed)?;
-    if directory.uid() != rustix::process::geteuid().as_raw() {
-        return Err(DoorError::ForeignDirectory { path: path.to_owned(), owner: directory.uid() });
+/// Whether nobody else can have put there what is found at `path`.
+///
+/// # Errors
+/// When its directory is somebody else's, or open to others.
+pub fn check(path: &Path) -> Result<(), DoorError> {
+    let path = directory(path).to_owned();
+    let found = match fs::metadata(&path) {
+        Ok(found) => found,
+        Err(source) => return Err(DoorError::Directory { path, source }),
+    };
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(DoorError::ForeignDirectory { path, owner: found.uid() });
     }
-    let mode = directory.mode() & 0o7777;
+    let mode = found.mode() & 0o7777;
     if mode & OTHERS != 0 {
-        return Err(DoorError::OpenDirectory { path: path.to_owned(), mode });
+        return Err(DoorError::OpenDirectory { path, mode });
     }
     Ok(())
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 /// A process that was killed leaves its file behind.

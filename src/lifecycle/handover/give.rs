@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use super::SERVING_WITHIN;
 use super::channel::{Channel, ChannelError};
+use super::door::{self, DoorError};
 use super::message::Message;
 use crate::lifecycle::{Lifecycle, Phase};
 
@@ -24,6 +25,8 @@ pub struct Giver {
 enum GiveError {
     #[error("nobody waits at `{path}`: {source}")]
     NobodyWaits { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Door(#[from] DoorError),
     #[error("the new process ended before it served")]
     Ended,
     #[error("the new process did not serve in time: `{SERVING_WITHIN:?}`")]
@@ -72,6 +75,7 @@ async fn give(lifecycle: &Lifecycle, path: PathBuf) -> Result<(), GiveError> {
         Ok(stream) => stream,
         Err(source) => return Err(GiveError::NobodyWaits { path, source }),
     };
+    door::check(&path)?;
     let mut channel = Channel::new(stream)?;
     let invocation = match timeout(SERVING_WITHIN, offer(lifecycle, &mut channel)).await {
         Ok(Ok(invocation)) => invocation,
@@ -116,6 +120,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_successor_that_does_not_serve_in_time_is_told_that_it_is_none() {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let path = folder.path().join("upgrade.sock");
         let door = UnixListener::bind(&path).unwrap();
         let lifecycle = Arc::new(Lifecycle::default());
