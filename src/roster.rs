@@ -70,11 +70,14 @@ impl Roster {
 }
 
 impl Member {
-    /// Wakes the tunnel. Only the first reason counts.
+    /// Wakes the tunnel. Only the first reason counts, unless time is up: that is the last one.
     pub fn ask_to_end(&self, reason: Reason) {
         let mut asked = self.0.lock();
-        let waker = if asked.to_end.is_none() { asked.waker.take() } else { None };
-        asked.to_end.get_or_insert(reason);
+        if asked.to_end.is_some() && reason != Reason::DrainTimeout {
+            return;
+        }
+        asked.to_end = Some(reason);
+        let waker = asked.waker.take();
         drop(asked);
         if let Some(waker) = waker {
             waker.wake();
@@ -86,7 +89,9 @@ impl Membership {
     /// Whether it was asked to end; if not, `waker` is woken when it is.
     pub fn asked_to_end(&self, waker: &Waker) -> Option<Reason> {
         let mut asked = self.member.0.lock();
-        if asked.to_end.is_none() && !asked.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        if asked.to_end != Some(Reason::DrainTimeout)
+            && !asked.waker.as_ref().is_some_and(|known| known.will_wake(waker))
+        {
             asked.waker = Some(waker.clone());
         }
         asked.to_end
@@ -127,6 +132,18 @@ mod tests {
         }
         assert_eq!(open.asked_to_end(&waker), Some(Reason::Drained));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn whoever_was_asked_is_woken_once_more_when_time_is_up() {
+        let (roster, count) = (Roster::default(), Arc::new(Count::default()));
+        let waker = Waker::from(Arc::clone(&count));
+        let open = roster.join();
+        for (reason, woken) in [(Reason::Drained, 1), (Reason::DrainTimeout, 2)] {
+            open.asked_to_end(&waker);
+            roster.members()[0].ask_to_end(reason);
+            assert_eq!((open.asked_to_end(&waker), count.0.load(Ordering::Relaxed)), (Some(reason), woken));
+        }
     }
 
     #[test]

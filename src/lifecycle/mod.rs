@@ -194,6 +194,21 @@ impl Lifecycle {
         self.work.len()
     }
 
+    /// Cuts the tunnels that are left, so that each still leaves its record: a runtime that is shut down drops tasks where
+    /// they stand. Other work is not waited for, but for the moment in which a handshake becomes a tunnel.
+    pub async fn cut(&self, rosters: &[Roster]) {
+        for member in rosters.iter().flat_map(|roster| roster.close(Reason::DrainTimeout)) {
+            member.ask_to_end(Reason::DrainTimeout);
+        }
+        let start = Instant::now();
+        while start.elapsed() < CUT_MAX && self.open() > 0 {
+            if start.elapsed() >= OPENING_MAX && rosters.iter().all(Roster::is_empty) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Readiness goes first; after the delay nothing new is taken and the tunnels are asked to end, one after the other over
     /// the spread; then it waits for what is open. After a hand-over the first half has happened.
     pub async fn drain(&self, plan: Drain, rosters: impl Fn() -> Vec<Roster>) -> Drained {
@@ -222,6 +237,12 @@ impl Lifecycle {
         }
     }
 }
+
+/// How long the cutting of tunnels may take.
+const CUT_MAX: Duration = Duration::from_secs(1);
+
+/// How long it waits for a tunnel that is just opening.
+const OPENING_MAX: Duration = Duration::from_millis(100);
 
 /// Asks every tunnel to end, evenly over `spread`; at its end those too that handshakes in flight have opened meanwhile or are
 /// still to open. It does not return: what it asked for takes its time.
@@ -305,6 +326,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_left_is_cut_and_waited_for_a_moment() {
+        let (lifecycle, roster) = (Lifecycle::default(), Roster::default());
+        let (tunnel, work) = (roster.join(), lifecycle.work());
+        let start = Instant::now();
+        lifecycle.cut(&[roster.clone()]).await;
+        assert_eq!(tunnel.asked_to_end(Waker::noop()), Some(Reason::DrainTimeout));
+        assert!(start.elapsed() >= CUT_MAX && start.elapsed() < CUT_MAX * 2);
+        drop(tunnel);
+        let start = Instant::now();
+        lifecycle.cut(&[roster.clone()]).await;
+        assert!(start.elapsed() >= OPENING_MAX && start.elapsed() < OPENING_MAX * 2);
+        drop(work);
+        let start = Instant::now();
+        lifecycle.cut(&[roster]).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn tunnels_are_asked_evenly_and_late_ones_too() {
         let (lifecycle, roster) = (Lifecycle::default(), Roster::default());
         let _work = lifecycle.work();
@@ -316,7 +355,11 @@ mod tests {
             let _ = tokio::time::timeout_at(start + Duration::from_millis(milliseconds), &mut drain).await;
             assert_eq!(asked(&tunnels), expected, "after {milliseconds} ms");
         }
+        // By a handshake that was in flight.
         tunnels.push(roster.join());
+        let _ = tokio::time::timeout_at(start + Duration::from_millis(11_050), &mut drain).await;
         assert_eq!(asked(&tunnels), 101);
+        tunnels.push(roster.join());
+        assert_eq!(asked(&tunnels), 102);
     }
 }

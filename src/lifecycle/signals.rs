@@ -122,6 +122,7 @@ impl ShutdownSignalWatch for Signals {
             Ending::AfterDrain => self.drain(&mut streams).await,
             Ending::AtOnce => {}
         }
+        self.lifecycle.cut(&self.current.lasting.rosters()).await;
         self.lifecycle.enter(Phase::Stopped);
         info!("stopped");
         ShutdownSignal::FastShutdown

@@ -145,7 +145,9 @@ impl<C, B> Relay<C, B> {
     /// A tunnel that cannot be told with a Close frame is left alone by a drain: it may still end by itself before the drain
     /// does.
     fn asked_to_end(&mut self, reason: Reason, now: Instant) {
-        if !(reason == Reason::Drained && self.session.is_blind()) {
+        if reason == Reason::DrainTimeout {
+            self.session.cut(reason);
+        } else if !(reason == Reason::Drained && self.session.is_blind()) {
             self.session.end(reason, now);
         }
     }

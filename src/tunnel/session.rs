@@ -170,6 +170,14 @@ impl Session {
         self.settle(now);
     }
 
+    /// Ends it at once: nobody is told, and nothing is waited for.
+    pub fn cut(&mut self, reason: Reason) {
+        if self.ended().is_none() {
+            self.state = State::Ended(reason);
+            self.changes += 1;
+        }
+    }
+
     /// Whether the sides cannot be told with a Close frame that it ends.
     pub fn is_blind(&self) -> bool {
         self.frames == Frames::Blind

@@ -91,6 +91,8 @@ fn a_drain_ends_at_its_timeout() {
 
 #[test]
 fn a_second_signal_and_an_interrupt_end_at_once() {
+    // What is cut leaves its record all the same.
+    let is_cut = |line: &serde_json::Value| line["event"] == "closed" && line["reason"] == "drain-timeout";
     for signals in [[Signal::TERM, Signal::TERM], [Signal::TERM, Signal::INT]] {
         let backend = Backend::echo();
         let mut gateway = Gateway::start_with(PATIENT, "", &route_to(&[backend.address()], "", ""));
@@ -101,12 +103,14 @@ fn a_second_signal_and_an_interrupt_end_at_once() {
         let start = Instant::now();
         gateway.wait();
         assert!(start.elapsed() < Duration::from_secs(5));
+        gateway.wait_for_access(is_cut);
     }
     let backend = Backend::echo();
     let mut gateway = Gateway::start_with(PATIENT, "", &route_to(&[backend.address()], "", ""));
     let _tunnel = gateway.open();
     gateway.signal(Signal::INT);
     gateway.wait();
+    gateway.wait_for_access(is_cut);
 }
 
 #[test]
