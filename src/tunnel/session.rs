@@ -295,11 +295,12 @@ impl Session {
         }
     }
 
-    /// Whether what this side sends is thrown away: the other one is gone, or was told that nothing more comes, or what
-    /// this one sends is no frame where it must be.
+    /// Whether what this side sends is thrown away: the other one is gone, or was told that nothing more comes, by us or by
+    /// this side (RFC 6455 §5.5.1), or what this one sends is no frame where it must be.
     fn drops(&self, from: Side) -> bool {
-        let to = self.leg(from.other());
-        !to.is_writable || to.told == Told::Ours || !self.is_blind() && self.leg(from).is_broken()
+        let (leg, to) = (self.leg(from), self.leg(from.other()));
+        let has_said_close = leg.close_seen.is_some();
+        !to.is_writable || to.told == Told::Ours || has_said_close || !self.is_blind() && leg.is_broken()
     }
 
     /// Whether a frame of the gateway's own waits for a place between two of the other side's.
@@ -338,13 +339,12 @@ impl Session {
 
     /// A side said Close: it goes on, unless the other was told by us.
     fn close_seen(&mut self, from: Side, code: CloseCode, frame_bytes: usize, now: Instant) -> Taken {
-        let to = from.other();
+        let is_dropped = self.drops(from);
         self.leg_mut(from).close_seen = Some(code);
         self.changes += 1;
         self.begin_closing(closed(from), now);
-        let is_dropped = self.drops(from);
         if !is_dropped {
-            self.leg_mut(to).told = Told::Theirs;
+            self.leg_mut(from.other()).told = Told::Theirs;
         }
         let taken = self.pass(from, frame_bytes, is_dropped, Seen { close: 1, ..Seen::NOTHING }, now);
         self.settle(now);

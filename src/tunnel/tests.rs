@@ -338,6 +338,19 @@ fn a_close_that_nobody_answers_ends_at_its_timeout() {
 }
 
 #[test]
+fn what_follows_the_close_of_a_side_goes_nowhere() {
+    for from in Side::BOTH {
+        let mut tunnel = Tunnel::new(rules());
+        let close = close(from, 1000);
+        let more = [&close[..], &text(from, b"more"), &close].concat();
+        tunnel.send(from, &more).send(from, &more);
+        assert_eq!(tunnel.out[at(from.other())], close);
+        assert_eq!(tunnel.session.bytes_from(from), close.len() as u64);
+        assert_eq!(tunnel.ends().1, 5 * SECOND);
+    }
+}
+
+#[test]
 fn a_second_reason_changes_nothing() {
     let mut tunnel = Tunnel::new(rules());
     tunnel.send(Side::Client, &close(Side::Client, 1000)).ask(Reason::Drained);
