@@ -6,8 +6,9 @@ use super::PingRules;
 use crate::wire::PING_BYTES;
 
 /// ```text
-///   Quiet ──nothing heard for `interval`──► Wanted ──border reached──► Asked ──its Pong──► Quiet
-///                                                                        └──nothing heard for `timeout`──► dead
+///   Quiet ──nothing heard for `interval`──► Wanted ──border reached──► Asked ──its Pong───────────────────────────► Quiet
+///                                                                        ├──something else, then no more──────────► Wanted
+///                                                                        └──nothing heard for `timeout`───────────► dead
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keepalive {
@@ -78,14 +79,14 @@ impl Keepalive {
 
     pub fn handle_time(&mut self, rules: PingRules, now: Instant) -> Pulse {
         let is_over = self.deadline(rules).is_some_and(|deadline| deadline <= now);
-        match self.ping {
-            Ping::Quiet if is_over && self.stuck_since.is_none() => {
-                self.ping = Ping::Wanted;
-                Pulse::Doubtful
-            }
-            Ping::Quiet | Ping::Wanted | Ping::Asked { .. } if is_over => Pulse::Dead,
-            Ping::Quiet | Ping::Wanted | Ping::Asked { .. } => Pulse::Alive,
+        if !is_over {
+            return Pulse::Alive;
         }
+        if self.stuck_since.is_some() || self.is_silent_since_asked() {
+            return Pulse::Dead;
+        }
+        self.ping = Ping::Wanted;
+        Pulse::Doubtful
     }
 
     /// A side that takes nothing is not asked: it could not hear it, and a Ping more would not make it livelier.
@@ -94,9 +95,15 @@ impl Keepalive {
             return Some(since.max(self.heard_at) + rules.interval + rules.timeout);
         }
         match self.ping {
-            Ping::Quiet => Some(self.heard_at + rules.interval),
             Ping::Wanted => None,
-            Ping::Asked { at, .. } => Some(at.max(self.heard_at) + rules.timeout),
+            Ping::Asked { at, .. } if self.is_silent_since_asked() => Some(at + rules.timeout),
+            Ping::Quiet | Ping::Asked { .. } => Some(self.heard_at + rules.interval),
         }
+    }
+
+    /// Anything else that it says proves as much as the Pong, which need not come: a side that was asked by both the gateway
+    /// and the other side may answer the last Ping alone (RFC 6455 §5.5.3).
+    pub fn is_silent_since_asked(&self) -> bool {
+        matches!(self.ping, Ping::Asked { at, .. } if self.heard_at <= at)
     }
 }

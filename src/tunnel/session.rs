@@ -75,6 +75,8 @@ impl Session {
     /// [`Session::poll_frame`] has nothing for the other side either, they are to be kept until more come: at most
     /// [`crate::wire::CONTROL_FRAME_MAX`] bytes.
     pub fn handle_bytes(&mut self, from: Side, bytes: &[u8], now: Instant) -> Taken {
+        // Who was asked has until the timeout, and who has answered until the interval, which may be sooner.
+        self.changes += u32::from(self.leg(from).keepalive.is_silent_since_asked());
         self.leg_mut(from).keepalive.heard(now);
         let is_dropped = self.drops(from);
         if self.is_blind() || !self.leg(from).is_readable() {
@@ -140,7 +142,11 @@ impl Session {
 
     /// A side takes no more bytes for now, or has just taken a few of many.
     pub fn handle_stuck(&mut self, side: Side, now: Instant) {
-        self.leg_mut(side).keepalive.stuck(now);
+        let keepalive = &mut self.leg_mut(side).keepalive;
+        // A side that is still to be asked has no deadline, and one that takes nothing has.
+        let has_deadline_now = keepalive.wants_ping() && !keepalive.is_stuck();
+        keepalive.stuck(now);
+        self.changes += u32::from(has_deadline_now);
         self.put_off(now);
     }
 

@@ -38,6 +38,9 @@ struct Tunnel {
     seen: [Seen; 2],
     own: Vec<(Side, OwnFrame)>,
     finished: Vec<Side>,
+    /// Set as the relay sets its own: when it fires, or when [`Session::changes`] has grown since.
+    timer: Option<Instant>,
+    changes_timed: Option<u32>,
 }
 
 fn at(side: Side) -> usize {
@@ -63,6 +66,8 @@ impl Tunnel {
             seen: [Seen::NOTHING; 2],
             own: Vec::new(),
             finished: Vec::new(),
+            timer: None,
+            changes_timed: None,
         }
     }
 
@@ -124,18 +129,29 @@ impl Tunnel {
         self.poll()
     }
 
-    /// Lets time pass, stopping at every deadline on the way.
+    /// Lets time pass, stopping whenever the timer fires on the way.
     fn wait(&mut self, duration: Duration) -> &mut Tunnel {
         let until = self.now + duration;
-        while let Some(deadline) = self.session.poll_deadline().filter(|deadline| *deadline <= until) {
-            self.now = self.now.max(deadline);
-            let changes = self.session.changes();
-            self.session.handle_time(self.now);
-            assert_ne!(changes, self.session.changes(), "nothing happened at a deadline");
-            self.poll();
+        while let Some(fires_at) = self.timer().filter(|fires_at| *fires_at <= until) {
+            self.now = self.now.max(fires_at);
+            self.changes_timed = None;
+            if self.session.poll_deadline().is_some_and(|deadline| deadline <= self.now) {
+                let changes = self.session.changes();
+                self.session.handle_time(self.now);
+                assert_ne!(changes, self.session.changes(), "nothing happened at a deadline");
+                self.poll();
+            }
         }
         self.now = until;
         self
+    }
+
+    fn timer(&mut self) -> Option<Instant> {
+        let changes = Some(self.session.changes());
+        if self.changes_timed != changes {
+            (self.changes_timed, self.timer) = (changes, self.session.poll_deadline());
+        }
+        self.timer
     }
 
     /// Lets time pass until it ends, at most an hour, and answers how long that took.
@@ -445,6 +461,48 @@ fn whatever_a_side_says_shows_that_it_lives() {
     }
     assert_eq!(tunnel.session.ended(), None);
     assert_eq!(tunnel.pings(Side::Client), 0, "who talks is not asked");
+}
+
+#[test]
+fn a_side_that_says_something_else_than_a_pong_is_asked_again() {
+    let mut tunnel = Tunnel::new(Rules { idle_timeout: None, ..with_pings() });
+    for asked in 1..5 {
+        tunnel.wait(20 * SECOND);
+        assert_eq!(tunnel.pings(Side::Client), asked);
+        // It may have been asked by the backend as well, and then it need not answer both (RFC 6455 §5.5.3).
+        tunnel.wait(SECOND).send(Side::Client, &frame(Side::Client, Opcode::Pong, true, b"to the backend"));
+        tunnel.send(Side::Backend, &text(Side::Backend, b"x"));
+    }
+    tunnel.check_own(&[]);
+}
+
+#[test]
+fn a_side_that_answers_is_asked_once_in_every_interval_however_long_it_had_to_answer() {
+    let ping = PingRules { interval: SECOND, timeout: 10 * SECOND };
+    let mut tunnel = Tunnel::new(Rules { ping: Some(ping), ..rules() });
+    for asked in 1..10 {
+        tunnel.wait(SECOND);
+        for side in Side::BOTH {
+            assert_eq!(tunnel.pings(side), asked);
+            let pong = frame(side, Opcode::Pong, true, &tunnel.last_ping(side));
+            tunnel.send(side, &pong);
+        }
+    }
+}
+
+#[test]
+fn a_side_that_is_to_be_asked_and_takes_nothing_has_its_deadline() {
+    let mut tunnel = Tunnel::new(Rules { idle_timeout: None, ..with_pings() });
+    for side in Side::BOTH {
+        let sent = text(side, b"hello");
+        tunnel.send(side, &sent[..sent.len() - 1]);
+    }
+    // Both are to be asked, and stand in the middle of a frame.
+    tunnel.wait(25 * SECOND);
+    tunnel.session.handle_stuck(Side::Client, tunnel.now);
+    let (reason, after) = tunnel.ends();
+    assert_eq!(reason, Reason::ClientUnresponsive);
+    assert!(after <= 61 * SECOND, "{after:?}");
 }
 
 #[test]
