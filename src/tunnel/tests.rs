@@ -367,6 +367,15 @@ fn what_follows_the_close_of_a_side_goes_nowhere() {
 }
 
 #[test]
+fn a_closing_tunnel_whose_frames_break_is_still_closing() {
+    let mut tunnel = Tunnel::new(rules());
+    let broken = b"\x83\x00 and whatever follows";
+    tunnel.send(Side::Client, &close(Side::Client, 1000)).send(Side::Backend, broken);
+    assert_eq!(tunnel.out[0], broken);
+    assert_eq!(tunnel.ends(), (Reason::ClientClosed, 5 * SECOND));
+}
+
+#[test]
 fn a_second_reason_changes_nothing() {
     let mut tunnel = Tunnel::new(rules());
     tunnel.send(Side::Client, &close(Side::Client, 1000)).ask(Reason::Drained);

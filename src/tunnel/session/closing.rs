@@ -32,6 +32,11 @@ impl Closing {
     pub fn is_overdue(self, now: Instant) -> bool {
         self.deadline().is_some_and(|deadline| deadline <= now)
     }
+
+    /// The tunnel was blind when it began: only one side has ended, and the other may go on for long.
+    fn is_half_closed(self) -> bool {
+        self.at_the_latest.is_none()
+    }
 }
 
 /// How long the last words of a side that takes no more may take.
@@ -51,9 +56,14 @@ impl Session {
             State::Closing(Closing { reason, until: self.patience().map(|patience| now + patience), at_the_latest });
     }
 
-    /// How long a closing tunnel may stand still. Half closed, a tunnel without frames is a tunnel like any other.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        if self.is_blind() { self.rules.idle_timeout } else { Some(self.rules.close_timeout) }
+    /// How long a closing tunnel may stand still. Half closed, a tunnel without frames is a tunnel like any other; one that
+    /// lost sight of them while it was closing is not.
+    fn patience(&self) -> Option<Duration> {
+        let is_half_closed = match self.state {
+            State::Closing(closing) => closing.is_half_closed(),
+            State::Open | State::Ended(_) => self.is_blind(),
+        };
+        if is_half_closed { self.rules.idle_timeout } else { Some(self.rules.close_timeout) }
     }
 
     /// It moves: closing has its time anew, unless it only waits for last words.
@@ -123,20 +133,18 @@ impl Session {
     pub(super) fn closing_is_over(&mut self, closing: Closing, now: Instant) {
         match self.lingering() {
             // Its last words had their time.
-            Some(side) if !self.is_blind() && closing.at_the_latest.is_some_and(|at| at > now) => {
-                self.handle_end(side, now);
-            }
+            Some(side) if closing.at_the_latest.is_some_and(|at| at > now) => self.handle_end(side, now),
             _ => {
-                self.state = State::Ended(self.overdue(closing.reason));
+                self.state = State::Ended(self.overdue(closing));
                 self.changes += 1;
             }
         }
     }
 
     /// A blind tunnel that was only half closed has been idle.
-    pub(super) fn overdue(&self, reason: Reason) -> Reason {
+    fn overdue(&self, closing: Closing) -> Reason {
         let all_writable = self.client.is_writable && self.backend.is_writable;
-        if self.is_blind() && all_writable { Reason::IdleTimeout } else { reason }
+        if closing.is_half_closed() && all_writable { Reason::IdleTimeout } else { closing.reason }
     }
 
     /// A side that does not answer is treated as if its network were gone, which is what it mostly is.
