@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::backend::{Backend, route_to};
 use crate::harness::{Gateway, finish, read_exactly, read_head, read_to_end, status, upgrade};
+use crate::stage::{BINARY, PING, PONG, SLACK, Stage, TALK_BYTES};
 
 #[test]
 fn a_client_that_does_not_read_can_still_send() {
@@ -126,17 +127,61 @@ fn the_last_words_of_a_backend_arrive_while_the_client_still_sends() {
 }
 
 #[test]
-fn bytes_are_counted_while_the_tunnel_lives() {
-    let backend = Backend::echo();
-    let gateway = Gateway::start(&route_to(&[backend.address()], "", ""));
-    let (mut stream, _) = gateway.open();
-    stream.write_all(&[1; 1000]).unwrap();
-    read_exactly(&mut stream, &[1; 1000]);
-    gateway.wait_for_metric("wsgate_tunnel_bytes_total{direction=\"to_backend\",route=\"r\"}", 1000.0);
-    gateway.wait_for_metric("wsgate_tunnel_bytes_total{direction=\"to_client\",route=\"r\"}", 1000.0);
-    gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"}", 1.0);
-    gateway
-        .wait_for_metric("wsgate_tunnels_total{backend_version=\"13\",route=\"r\",upstream=\"u\",version=\"13\"}", 1.0);
+fn bytes_and_messages_are_counted_while_the_tunnel_lives() {
+    let mut stage = Stage::new("");
+    let (mut client, mut backend) = stage.open_and_talk();
+    let bytes = |direction| format!("wsgate_tunnel_bytes_total{{direction=\"{direction}\",route=\"r\"}}");
+    let messages = |direction, kind| {
+        format!("wsgate_tunnel_messages_total{{direction=\"{direction}\",kind=\"{kind}\",route=\"r\"}}")
+    };
+    stage.gateway.wait_for_metric(&bytes("to_backend"), TALK_BYTES[0] as f64);
+    stage.gateway.wait_for_metric(&bytes("to_client"), TALK_BYTES[1] as f64);
+    // A message is one when its last fragment has passed; its bytes are there before.
+    backend.say(BINARY & 0x7F, &[7; 100]);
+    client.hears(BINARY & 0x7F, &[7; 100]);
+    backend.say(PING, b"?");
+    client.hears(PING, b"?");
+    client.say(PONG, b"?");
+    backend.hears(PONG, b"?");
+    stage.gateway.wait_for_metric(&bytes("to_client"), (TALK_BYTES[1] + 102 + 3) as f64);
+    stage.gateway.wait_for_metric(&messages("to_client", "binary"), 0.0);
+    backend.say(0x80, &[7; 100]);
+    client.hears(0x80, &[7; 100]);
+    let (text, binary, ping, pong) = ("text", "binary", "ping", "pong");
+    for (direction, counts) in [
+        ("to_backend", [(text, 1.0), (binary, 0.0), (ping, 0.0), (pong, 1.0)]),
+        ("to_client", [(text, 1.0), (binary, 1.0), (ping, 1.0), (pong, 0.0)]),
+    ] {
+        for (kind, count) in counts {
+            stage.gateway.wait_for_metric(&messages(direction, kind), count);
+        }
+    }
+    stage.gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"}", 1.0);
+    let opened = "wsgate_tunnels_total{backend_version=\"13\",route=\"r\",upstream=\"u\",version=\"13\"}";
+    stage.gateway.wait_for_metric(opened, 1.0);
+}
+
+#[test]
+fn the_length_of_a_tunnel_is_no_part_of_its_handshake() {
+    let mut stage = Stage::new("");
+    let (client, mut backend) = stage.open_and_talk();
+    let handshake = |of| format!("wsgate_handshake_duration_seconds_{of}{{route=\"r\"}}");
+    let tunnel = |of| format!("wsgate_tunnel_duration_seconds_{of}{{route=\"r\"}}");
+    stage.gateway.wait_for_metric(&handshake("count"), 1.0);
+    let shook_hands = stage.gateway.metric(&handshake("sum"));
+    let opened = stage.gateway.wait_for_access(|line| line["event"] == "opened");
+    assert!((shook_hands - opened["handshake_seconds"].as_f64().unwrap()).abs() < 0.001, "{shook_hands}: {opened}");
+    assert!(stage.gateway.metric(&tunnel("count")) < 0.5, "it has not ended");
+    // The time itself is what is measured here.
+    std::thread::sleep(Duration::from_millis(1500).saturating_sub(stage.age()));
+    drop(client);
+    backend.hears_close(1001, "client-lost");
+    drop(backend);
+    stage.gateway.wait_for_metric(&tunnel("count"), 1.0);
+    let lived = stage.gateway.metric(&tunnel("sum"));
+    assert!((1.5..1.5 + SLACK.as_secs_f64()).contains(&lived), "{lived} s");
+    stage.gateway.wait_for_metric(&handshake("count"), 1.0);
+    assert!((stage.gateway.metric(&handshake("sum")) - shook_hands).abs() < f64::EPSILON);
 }
 
 /// Pingora's own path after a 101 lost some of these in a race with fast backends (cloudflare/pingora#946).
