@@ -253,7 +253,7 @@ async fn close_all(spread: Duration, rosters: impl Fn() -> Vec<Roster>) {
     tokio::time::sleep_until(end_of_spread).await;
     let late: Vec<Arc<Member>> = rosters().iter().flat_map(|roster| roster.close(Reason::Drained)).collect();
     ask_to_end(Reason::Drained, Duration::ZERO, &late).await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Asks these tunnels to end, evenly over `spread`.
@@ -330,12 +330,12 @@ mod tests {
         let (lifecycle, roster) = (Lifecycle::default(), Roster::default());
         let (tunnel, work) = (roster.join(), lifecycle.work());
         let start = Instant::now();
-        lifecycle.cut(&[roster.clone()]).await;
+        lifecycle.cut(std::slice::from_ref(&roster)).await;
         assert_eq!(tunnel.asked_to_end(Waker::noop()), Some(Reason::DrainTimeout));
         assert!(start.elapsed() >= CUT_MAX && start.elapsed() < CUT_MAX * 2);
         drop(tunnel);
         let start = Instant::now();
-        lifecycle.cut(&[roster.clone()]).await;
+        lifecycle.cut(std::slice::from_ref(&roster)).await;
         assert!(start.elapsed() >= OPENING_MAX && start.elapsed() < OPENING_MAX * 2);
         drop(work);
         let start = Instant::now();
