@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::info;
 
 use crate::config::model::Drain;
 use crate::reason::Reason;
@@ -215,6 +216,9 @@ impl Lifecycle {
         self.notifier.stopping(self.open());
         if !self.is_handed_over() {
             self.enter(Phase::Draining);
+        }
+        info!(open = self.open(), "draining");
+        if !self.is_handed_over() {
             tokio::time::sleep(plan.delay).await;
             self.stop_accepting.send_replace(true);
         }

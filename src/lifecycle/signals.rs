@@ -97,7 +97,6 @@ impl Signals {
     /// Until the drain is over, or a second signal that ends the process cuts it short.
     async fn drain(&self, streams: &mut Streams) {
         let drain = self.current.load().config.gateway.drain;
-        info!(open = self.lifecycle.open(), "draining");
         tokio::select! {
             drained = self.lifecycle.drain(drain, || self.current.lasting.rosters()) => match drained {
                 Drained::Empty => info!("drained"),
