@@ -62,7 +62,8 @@ fn whoever_says_close_first_closed_it() {
 
 #[test]
 fn a_close_has_the_code_of_its_side_or_none() {
-    for (payload, code, label) in [(&b"\x0F\xA1bye"[..], 4001, "4xxx"), (b"", 1005, "1005"), (b"\x03\xF3", 1011, "1011")]
+    for (payload, code, label) in
+        [(&b"\x0F\xA1bye"[..], 4001, "4xxx"), (b"", 1005, "1005"), (b"\x03\xF3", 1011, "1011")]
     {
         let mut stage = Stage::new("");
         let (mut client, mut backend) = stage.open_and_talk();
@@ -211,7 +212,11 @@ fn a_broken_frame_ends_it_where_frames_are_enforced() {
         let mut stage = Stage::new("frames = 'enforce'");
         let (mut client, mut backend) = stage.open_and_talk();
         // RFC 6455 §5.1: unmasked from a client, masked from a server.
-        if is_client { client.send(b"\x81\x01x") } else { backend.send(b"\x81\x81\0\0\0\0x") }
+        if is_client {
+            client.send(b"\x81\x01x");
+        } else {
+            backend.send(b"\x81\x81\0\0\0\0x");
+        }
         let reason = if is_client { "client-frame-broken" } else { "backend-frame-broken" };
         for side in [&mut client, &mut backend] {
             side.hears_close(1002, reason);

@@ -42,19 +42,19 @@ impl Lines {
     }
 
     fn wait(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        self.wait_for_nth(1, what, wanted)
+        self.wait_for_several(1, what, wanted).remove(0)
     }
 
-    /// The `nth` line that is wanted, counted from 1.
-    fn wait_for_nth(&self, nth: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    fn wait_for_several(&self, count: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let until = Instant::now() + PATIENCE;
         let mut lines = self.0.0.lock().unwrap();
         loop {
-            if let Some(line) = lines.iter().filter(|line| wanted(line)).nth(nth - 1) {
-                return line.clone();
+            let found: Vec<Value> = lines.iter().filter(|line| wanted(line)).cloned().collect();
+            if found.len() >= count {
+                return found;
             }
             let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what} did not come; there is {lines:#?}");
+            assert!(!left.is_zero(), "{what} came {} times of {count}; there is {lines:#?}", found.len());
             lines = self.0.1.wait_timeout(lines, left).unwrap().0;
         }
     }
@@ -190,7 +190,7 @@ impl Gateway {
     }
 
     pub fn wait_for_nth_log(&self, nth: usize, wanted: impl Fn(&Value) -> bool) -> Value {
-        self.diagnostics.wait_for_nth(nth, "a line of the log", wanted)
+        self.diagnostics.wait_for_several(nth, "a line of the log", wanted).swap_remove(nth - 1)
     }
 
     pub fn wait_for_message(&self, message: &str) -> Value {
@@ -207,6 +207,11 @@ impl Gateway {
 
     pub fn wait_for_access(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         self.access_log.wait("a line of the access log", wanted)
+    }
+
+    /// At least so many.
+    pub fn wait_for_accesses(&self, count: usize, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        self.access_log.wait_for_several(count, "a line of the access log", wanted)
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

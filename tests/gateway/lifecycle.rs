@@ -114,6 +114,30 @@ fn a_second_signal_and_an_interrupt_end_at_once() {
 }
 
 #[test]
+fn every_tunnel_that_is_cut_has_its_record() {
+    const TUNNELS: usize = 50;
+    for (timeout, signals) in
+        [("20s", &[Signal::TERM, Signal::TERM][..]), ("20s", &[Signal::INT]), ("300ms", &[Signal::TERM])]
+    {
+        let backend = Backend::echo();
+        let drain = format!("[gateway.drain]\nspread = '0s'\ntimeout = '{timeout}'");
+        let mut gateway = Gateway::start_with(&drain, "", &route_to(&[backend.address()], "", ""));
+        // None of them answers a Close.
+        let _tunnels: Vec<_> = (0..TUNNELS).map(|_| gateway.open()).collect();
+        gateway.wait_for_accesses(TUNNELS, |line| line["event"] == "opened");
+        for &signal in signals {
+            gateway.signal(signal);
+            if signal == Signal::TERM {
+                gateway.wait_for_log(|line| line["message"] == "draining");
+            }
+        }
+        assert_eq!(gateway.wait(), 0);
+        let is_cut = |line: &serde_json::Value| line["event"] == "closed" && line["reason"] == "drain-timeout";
+        assert_eq!(gateway.wait_for_accesses(TUNNELS, is_cut).len(), TUNNELS);
+    }
+}
+
+#[test]
 fn a_plain_request_in_flight_finishes() {
     let slow = Backend::start(|mut served| {
         served.head();

@@ -142,11 +142,11 @@ impl Peer {
     pub fn frame(&self, first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![first];
         let mask_bit = if self.key.is_some() { 0x80 } else { 0 };
-        match payload.len() {
-            0..126 => bytes.push(mask_bit | payload.len() as u8),
-            126..0x1_0000 => {
+        match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+            (Ok(length @ ..126), _) => bytes.push(mask_bit | length),
+            (_, Ok(length)) => {
                 bytes.push(mask_bit | 126);
-                bytes.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+                bytes.extend_from_slice(&length.to_be_bytes());
             }
             _ => {
                 bytes.push(mask_bit | 127);
