@@ -5,7 +5,7 @@
 
 BUILD_NEEDS = cc:gcc g++ make cmake:cmake
 TEST_NEEDS = $(BUILD_NEEDS) python3:python3 python3-venv node:nodejs npm:npm chromium:chromium promtool:prometheus \
-             systemd-analyze:systemd strace:strace curl:curl
+             systemd-analyze:systemd strace:strace curl:curl ip:iproute2
 BENCH_NEEDS = $(BUILD_NEEDS) python3-venv nginx:nginx-light haproxy:haproxy
 
 help:
@@ -48,7 +48,7 @@ target/tools/bin/cargo-deny: | test-needs
 unit: test-needs
 	cargo test --locked
 
-peers: build
+peers: test-needs build
 	tests/peers/run
 
 conformance-short: build

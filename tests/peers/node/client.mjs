@@ -44,6 +44,11 @@ export class Client {
     });
   }
 
+  // What was received and not yet asked for.
+  rest() {
+    return [...this.#received];
+  }
+
   async close(code = 1000) {
     this.socket.close(code);
     return this.next();

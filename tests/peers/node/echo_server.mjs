@@ -25,6 +25,14 @@ server.on('connection', (socket, request) => {
   });
 });
 
+// A plain request is answered in two parts, the second one when somebody asks for `/release`.
+const held = [];
+http.on('request', (request, response) => {
+  if (request.url !== '/release') return held.push(response) && response.write('first ');
+  held.splice(0).forEach((one) => one.end('last'));
+  return response.end();
+});
+
 http.listen(0, '127.0.0.1', () => report('listening', { port: http.address().port }));
 // Whoever started this holds the other end of standard input; its end is the end of this server.
 process.stdin.on('end', () => process.exit(0)).resume();
@@ -38,8 +46,19 @@ const COMMANDS = {
       socket.send(fragment, { fin: isLast, compress: false });
     });
   },
+  '!send': (socket, [bytes, fragments = 1]) => {
+    const [whole, each] = [patternOf(Number(bytes)), bytes / fragments];
+    for (let start = 0; start < bytes; start += each) {
+      socket.send(whole.subarray(start, start + each), { fin: start + each >= bytes, compress: false });
+    }
+  },
   '!close': (socket, [code, ...reason]) => (code ? socket.close(Number(code), reason.join(' ')) : socket.close()),
 };
+
+// Bytes in which a lost, doubled or swapped part shows: the length of the period is a prime.
+function patternOf(bytes) {
+  return Buffer.alloc(bytes, Uint8Array.from({ length: 251 }, (_, index) => index));
+}
 
 function report(event, details) {
   console.log(JSON.stringify({ event, ...details }));

@@ -17,13 +17,23 @@ export const MATRIX = JSON.parse(readFileSync(join(PEERS, 'matrix.json'), 'utf8'
 // Every server of the matrix, and one gateway in front of them all. Whoever starts it calls `endAll` after all.
 export async function startEverything() {
   const servers = {};
-  for (const [name, { run }] of Object.entries(MATRIX.servers)) servers[name] = await startServer(name, run);
-  const gateway = await startGateway('gateway.toml', servers);
+  for (const name of Object.keys(MATRIX.servers)) servers[name] = await startServer(name);
+  const addresses = Object.entries(servers).map(([name, { address }]) => [name, address]);
+  const gateway = await startGateway('gateway.toml', Object.fromEntries(addresses));
   return {
     servers,
     url: (path) => `ws://${gateway.address}/${path}`,
-    stop: gateway.stop,
+    stop: () => gateway.stop(),
   };
+}
+
+// One server of the matrix, and a gateway with one route to it and these keys of its drain. Whoever starts it calls
+// `endAll` after all.
+export async function startStage(name, drain) {
+  const server = await startServer(name);
+  const words = { server: server.address, drain, tunnel: '', listen: '127.0.0.1:0' };
+  const gateway = await startGateway('tunnel.toml', words);
+  return { server, gateway, url: `ws://${gateway.address}/` };
 }
 
 export const endAll = () => ReportingProcess.endAll();
@@ -31,9 +41,9 @@ export const endAll = () => ReportingProcess.endAll();
 // The gateway of `status.toml` with one server behind it, and the page of its admin listener. Whoever starts it calls
 // `endAll` after all.
 export async function startGatewayWithPage() {
-  const ws = await startServer('ws', MATRIX.servers.ws.run);
-  const gateway = await startGateway('status.toml', { ws });
-  return { page: `http://${gateway.admin}/`, url: (path) => `ws://${gateway.address}${path}`, stop: gateway.stop };
+  const ws = await startServer('ws');
+  const gateway = await startGateway('status.toml', { ws: ws.address });
+  return { page: `http://${gateway.admin}/`, url: (path) => `ws://${gateway.address}${path}`, stop: () => gateway.stop() };
 }
 
 // `wsgate demo`: nothing but the binary, and the addresses that it tells a person to open. Whoever starts it calls
@@ -46,32 +56,64 @@ export async function startDemo() {
   return { page, metrics, stop: () => demo.stop() };
 }
 
-async function startServer(name, [interpreter, script]) {
+async function startServer(name) {
+  const [interpreter, script] = MATRIX.servers[name].run;
   const server = new ReportingProcess(name, INTERPRETERS[interpreter], [join(PEERS, script)], 'stdout');
   const { port } = await server.waitFor(({ event }) => event === 'listening', 'listening');
   server.address = `127.0.0.1:${port}`;
   return server;
 }
 
-async function startGateway(configuration, servers) {
+class Gateway {
+  #directory;
+  #process;
+
+  constructor(directory, process) {
+    this.#directory = directory;
+    this.#process = process;
+  }
+
+  async listening() {
+    const { address: admin } = await this.#process.waitFor(isListening('admin'), 'listening: admin');
+    const { address } = await this.#process.waitFor(isListening('public'), 'listening: public');
+    await this.#process.waitFor(({ message }) => message === 'ready', 'ready');
+    Object.assign(this, { admin, address });
+    return this;
+  }
+
+  // The value of one series of `/metrics`, labels in the order of the exposition; 0 when it is not there.
+  async metric(series) {
+    const text = await (await fetch(`http://${this.admin}/metrics`)).text();
+    const line = text.split('\n').find((one) => one.startsWith(`${series} `));
+    return line ? Number(line.slice(series.length)) : 0;
+  }
+
+  async beginDrain() {
+    this.#process.signal('SIGTERM');
+    await this.#process.waitFor(({ message }) => message === 'draining', 'draining');
+  }
+
+  // Waits until it has ended by itself; gives its exit code, or the signal's name if it had to be ended by force.
+  async end() {
+    const exit = await this.#process.end();
+    rmSync(this.#directory, { recursive: true });
+    return exit;
+  }
+
+  stop() {
+    this.#process.signal('SIGTERM');
+    return this.end();
+  }
+}
+
+async function startGateway(template, words) {
   const directory = mkdtempSync(join(tmpdir(), 'wsgate-peers-'));
-  const words = { directory };
-  for (const [name, { address }] of Object.entries(servers)) words[name] = address;
-  const template = readFileSync(join(PEERS, configuration), 'utf8');
+  const known = { ...words, directory };
+  const text = readFileSync(join(PEERS, template), 'utf8').replace(/@([a-z]+)@/g, (_, word) => known[word]);
   const file = join(directory, 'wsgate.toml');
-  writeFileSync(file, template.replace(/@([a-z]+)@/g, (_, word) => words[word]));
-  const gateway = new ReportingProcess('wsgate', GATEWAY, ['run', '-c', file], 'stderr');
-  const { address: admin } = await gateway.waitFor(isListening('admin'), 'listening: admin');
-  const { address } = await gateway.waitFor(isListening('public'), 'listening: public');
-  return {
-    address,
-    admin,
-    stop: async () => {
-      const exit = await gateway.stop();
-      rmSync(directory, { recursive: true });
-      return exit;
-    },
-  };
+  writeFileSync(file, text);
+  const process = new ReportingProcess('wsgate', GATEWAY, ['run', '-c', file], 'stderr');
+  return new Gateway(directory, process).listening();
 }
 
 function isListening(name) {

@@ -61,9 +61,23 @@ export class ReportingProcess {
     return this.#events.some(wanted);
   }
 
+  // What has happened so far.
+  get events() {
+    return [...this.#events];
+  }
+
+  signal(name) {
+    this.#child.kill(name);
+  }
+
   // Asks the process to end; gives its exit code, or the signal's name if it had to be ended by force.
   async stop() {
-    this.#child.kill('SIGTERM');
+    this.signal('SIGTERM');
+    return this.end();
+  }
+
+  // Waits until the process has ended by itself; gives the same as `stop`.
+  async end() {
     const deadline = setTimeout(() => this.#child.kill('SIGKILL'), PATIENCE_MS);
     const how = await this.#exited;
     clearTimeout(deadline);

@@ -3,7 +3,7 @@
 import asyncio
 
 from aiohttp import WSMsgType, web
-from reporting import SUBPROTOCOLS, id_of, report, until_input_ends
+from reporting import SUBPROTOCOLS, id_of, pattern_of, report, until_input_ends
 
 NO_CODE_RECEIVED = 1005
 NO_CLOSE_RECEIVED = 1006
@@ -39,6 +39,8 @@ async def answer(socket, message):
     match message.type:
         case WSMsgType.TEXT if message.data.startswith("!ping "):
             await socket.ping(message.data.removeprefix("!ping ").encode())
+        case WSMsgType.TEXT if message.data.startswith("!send "):
+            await socket.send_bytes(pattern_of(int(message.data.removeprefix("!send "))))
         case WSMsgType.TEXT:
             await socket.send_str(message.data)
         case WSMsgType.BINARY:

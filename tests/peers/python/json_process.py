@@ -39,14 +39,26 @@ class JsonProcess:
     def saw(self, **wanted):
         return any(wanted.items() <= event.items() for event in self.events)
 
+    def signal(self, signal):
+        self.process.send_signal(signal)
+
+    def wait(self):
+        """Waits until it has ended by itself; gives its exit code."""
+        return self.process.wait(PATIENCE_SECONDS)
+
     def stop(self):
         """Asks the process to end; gives its exit code."""
         self.process.terminate()
         try:
             return self.process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             return self.process.wait()
+
+    def kill(self):
+        """Ends it by force, whatever state it is in."""
+        self.process.kill()
+        self.process.wait()
 
     def _read(self, stream):
         for line in stream:

@@ -1,4 +1,4 @@
-"""What both servers share: reports as JSON lines, and an end as soon as whoever started them is gone."""
+"""What processes of Python share: reports as JSON lines, and an end as soon as whoever started them is gone."""
 
 import asyncio
 import json
@@ -14,6 +14,11 @@ def report(event, **details):
 
 def id_of(path):
     return parse_qs(urlsplit(path).query).get("id", [None])[0]
+
+
+def pattern_of(size):
+    """Bytes in which a lost, doubled or swapped part shows: the length of the period is a prime."""
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
 async def until_input_ends():

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from reporting import SUBPROTOCOLS, id_of, report, until_input_ends
+from reporting import SUBPROTOCOLS, id_of, pattern_of, report, until_input_ends
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
@@ -21,8 +21,10 @@ async def converse(socket):
                 await socket.send(message)
     except ConnectionClosed:
         pass
-    await socket.wait_closed()
-    report("closed", id=id, code=socket.close_code, reason=socket.close_reason)
+    finally:
+        # A message that meets the end of the connection may fail in other ways than that it is closed.
+        await socket.wait_closed()
+        report("closed", id=id, code=socket.close_code, reason=socket.close_reason)
 
 
 async def ping(socket, data):
@@ -40,11 +42,28 @@ async def fragments(socket, *parts):
     await socket.send(with_ping_before_the_last())
 
 
+async def send(socket, size, fragments=None):
+    whole = pattern_of(int(size))
+    if fragments is None:
+        await socket.send(whole)
+    else:
+        each = len(whole) // int(fragments)
+        await socket.send(whole[start : start + each] for start in range(0, len(whole), each))
+
+
+async def stream(socket, size):
+    message = pattern_of(int(size))
+    while True:
+        await socket.send(message)
+        # As long as all is taken at once, sending leaves no time for anything else, such as a Close that comes.
+        await asyncio.sleep(0)
+
+
 async def close(socket, code, *reason):
     await socket.close(int(code), " ".join(reason))
 
 
-COMMANDS = {"!ping": ping, "!fragments": fragments, "!close": close}
+COMMANDS = {"!ping": ping, "!fragments": fragments, "!send": send, "!stream": stream, "!close": close}
 
 
 # By itself `websockets` refuses a client that offers no subprotocol to a server that knows some.
