@@ -11,6 +11,7 @@ mod handover;
 mod harness;
 mod lifecycle;
 mod notify;
+mod own_endings;
 mod plain;
 mod refusals;
 mod reload;

@@ -235,8 +235,33 @@ impl Peer {
     }
 }
 
+/// The backend closes first, as RFC 6455 §7.1.1 has it of servers; then the client goes.
+pub fn part(mut client: Peer, mut backend: Peer) {
+    backend.finish();
+    client.hears_the_end();
+    drop(client);
+    backend.hears_the_end();
+}
+
 /// Bytes of a conversation of [`Stage::open_and_talk`]: to the backend and to the client.
 pub const TALK_BYTES: [u64; 2] = [2 + 4 + 8, 2 + 6];
+
+/// As [`TALK_BYTES`]: a Close frame with a code and nothing else, from a client and from a backend.
+pub const CLOSE_BYTES: [u64; 2] = [8, 4];
+
+/// As [`TALK_BYTES`].
+pub const TALK_MESSAGES: [u64; 2] = [1, 1];
+
+/// An end after both sides talked, in which nothing more was passed on.
+pub const AFTER_TALK: End = End {
+    reason: "",
+    by: "",
+    code: "none",
+    client_code: None,
+    backend_code: None,
+    bytes: TALK_BYTES,
+    messages: TALK_MESSAGES,
+};
 
 fn masked(payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
     let key = key.unwrap_or_default();
