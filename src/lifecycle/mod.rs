@@ -257,6 +257,7 @@ async fn close_all(spread: Duration, rosters: impl Fn() -> Vec<Roster>) {
     tokio::time::sleep_until(end_of_spread).await;
     let late: Vec<Arc<Member>> = rosters().iter().flat_map(|roster| roster.close(Reason::Drained)).collect();
     ask_to_end(Reason::Drained, Duration::ZERO, &late).await;
+    info!(tunnels = open.len(), "every tunnel was asked to end");
     std::future::pending::<()>().await;
 }
 

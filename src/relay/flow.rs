@@ -22,9 +22,10 @@ pub fn with_scratch<T>(act: impl FnOnce(&mut [u8]) -> T) -> T {
 /// One direction: at most one read ahead of its writer.
 #[derive(Debug, Default)]
 pub struct Flow {
+    // Both boxed, because a tunnel at rest should not pay for them.
     /// Read, but not to be passed on before more is read: less than a header or a control frame.
-    held: Vec<u8>,
-    /// What the writer has not taken yet. Boxed, because a tunnel at rest should not pay for it.
+    held: Option<Box<Vec<u8>>>,
+    /// What the writer has not taken yet.
     spill: Option<Box<Spill>>,
     /// The writer was told that nothing more comes.
     is_shut: bool,
@@ -68,19 +69,20 @@ impl Flow {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Poll<std::io::Result<Read>> {
-        let held = self.held.len();
-        scratch[..held].copy_from_slice(&self.held);
+        let held = self.held.as_ref().map_or(0, |held| held.len());
+        if let Some(bytes) = &self.held {
+            scratch[..held].copy_from_slice(bytes);
+        }
         let mut buffer = ReadBuf::new(&mut scratch[held..]);
         std::task::ready!(Pin::new(reader).poll_read(cx, &mut buffer))?;
         let fresh = buffer.filled().len();
-        // Not cleared to its capacity: a tunnel at rest holds no memory.
-        self.held = Vec::new();
+        self.held = None;
         Poll::Ready(Ok(Read { held, fresh }))
     }
 
     /// Keeps what was read and cannot be passed on yet.
     pub fn hold(&mut self, bytes: &[u8]) {
-        self.held = bytes.to_vec();
+        self.held = Some(Box::new(bytes.to_vec()));
     }
 
     /// Writes behind what waits already.

@@ -33,7 +33,7 @@ pub struct Relay<C, B> {
     /// Set to the session's deadline when it fires, not at every byte.
     timer: Pin<Box<Sleep>>,
     /// What [`Session::changes`] said when the timer was last set.
-    changes_timed: Option<u32>,
+    changes_timed: u32,
 }
 
 impl<C, B> Relay<C, B>
@@ -61,7 +61,7 @@ where
             session,
             account,
             timer,
-            changes_timed: None,
+            changes_timed: NEVER_TIMED,
         }
     }
 
@@ -81,10 +81,10 @@ where
     /// something else has happened.
     fn is_time(&mut self, cx: &mut Context<'_>) -> bool {
         let changes = self.session.changes();
-        if self.changes_timed == Some(changes) && !self.timer.is_elapsed() {
+        if self.changes_timed == changes && !self.timer.is_elapsed() {
             return false;
         }
-        self.changes_timed = Some(changes);
+        self.changes_timed = changes;
         loop {
             let Some(deadline) = self.session.poll_deadline() else { return false };
             if deadline <= now() {
@@ -98,6 +98,9 @@ where
         }
     }
 }
+
+/// The session begins with 0 changes, and none has so many.
+const NEVER_TIMED: u32 = u32::MAX;
 
 /// The runtime's clock, which a test can set.
 fn now() -> Instant {

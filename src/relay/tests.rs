@@ -321,3 +321,10 @@ async fn a_peer_that_takes_nothing_is_given_up_together_with_what_waits_for_it()
     bench.relay.await.unwrap();
     assert_eq!(bench.slots.used(), 0);
 }
+
+/// With what the runtime adds, a task is rounded up to 128 bytes, so a field more may cost as much.
+#[test]
+fn a_tunnel_is_small() {
+    let bytes = size_of::<Relay<tokio::net::TcpStream, tokio::net::TcpStream>>();
+    assert!(bytes <= 544, "{bytes} bytes");
+}

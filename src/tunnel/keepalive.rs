@@ -12,10 +12,10 @@ use crate::wire::PING_BYTES;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keepalive {
-    /// The last byte from this side.
-    heard_at: Instant,
-    /// Since when it takes no byte of what is to be written to it.
-    stuck_since: Option<Instant>,
+    /// The last byte that came from this side or went to it with difficulty, or our Ping behind it: from here its time runs.
+    since: Instant,
+    /// It takes no byte of what is to be written to it.
+    is_stuck: bool,
     ping: Ping,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Keepalive {
 enum Ping {
     Quiet,
     Wanted,
-    Asked { at: Instant, payload: [u8; PING_BYTES] },
+    Asked { payload: [u8; PING_BYTES], is_silent: bool },
 }
 
 /// What a look at the clock came to.
@@ -37,24 +37,28 @@ pub(super) enum Pulse {
 
 impl Keepalive {
     pub fn new(now: Instant) -> Keepalive {
-        Keepalive { heard_at: now, stuck_since: None, ping: Ping::Quiet }
+        Keepalive { since: now, is_stuck: false, ping: Ping::Quiet }
     }
 
     pub fn heard(&mut self, now: Instant) {
-        self.heard_at = now;
+        self.since = now;
+        if let Ping::Asked { is_silent, .. } = &mut self.ping {
+            *is_silent = false;
+        }
     }
 
     /// It takes no more bytes for now, or has just taken a few of many.
     pub fn stuck(&mut self, now: Instant) {
-        self.stuck_since = Some(now);
+        self.since = now;
+        self.is_stuck = true;
     }
 
     pub fn unstuck(&mut self) {
-        self.stuck_since = None;
+        self.is_stuck = false;
     }
 
     pub fn is_stuck(&self) -> bool {
-        self.stuck_since.is_some()
+        self.is_stuck
     }
 
     pub fn wants_ping(&self) -> bool {
@@ -62,7 +66,8 @@ impl Keepalive {
     }
 
     pub fn asked(&mut self, payload: [u8; PING_BYTES], now: Instant) {
-        self.ping = Ping::Asked { at: now, payload };
+        self.since = now;
+        self.ping = Ping::Asked { payload, is_silent: true };
     }
 
     /// Whether a Pong with this payload answers our Ping; if so, the Ping is done with.
@@ -82,7 +87,7 @@ impl Keepalive {
         if !is_over {
             return Pulse::Alive;
         }
-        if self.stuck_since.is_some() || self.is_silent_since_asked() {
+        if self.is_stuck || self.is_silent_since_asked() {
             return Pulse::Dead;
         }
         self.ping = Ping::Wanted;
@@ -91,19 +96,19 @@ impl Keepalive {
 
     /// A side that takes nothing is not asked: it could not hear it, and a Ping more would not make it livelier.
     pub fn deadline(&self, rules: PingRules) -> Option<Instant> {
-        if let Some(since) = self.stuck_since {
-            return Some(since.max(self.heard_at) + rules.interval + rules.timeout);
+        if self.is_stuck {
+            return Some(self.since + rules.interval + rules.timeout);
         }
         match self.ping {
             Ping::Wanted => None,
-            Ping::Asked { at, .. } if self.is_silent_since_asked() => Some(at + rules.timeout),
-            Ping::Quiet | Ping::Asked { .. } => Some(self.heard_at + rules.interval),
+            Ping::Asked { is_silent: true, .. } => Some(self.since + rules.timeout),
+            Ping::Quiet | Ping::Asked { is_silent: false, .. } => Some(self.since + rules.interval),
         }
     }
 
     /// Anything else that it says proves as much as the Pong, which need not come: a side that was asked by both the gateway
     /// and the other side may answer the last Ping alone (RFC 6455 §5.5.3).
     pub fn is_silent_since_asked(&self) -> bool {
-        matches!(self.ping, Ping::Asked { at, .. } if self.heard_at <= at)
+        matches!(self.ping, Ping::Asked { is_silent: true, .. })
     }
 }

@@ -33,8 +33,6 @@ pub struct Session {
     client: Leg,
     backend: Leg,
     state: State,
-    last_data: Instant,
-    expires_at: Option<Instant>,
     /// What the next Ping carries.
     next_ping: u64,
     changes: u32,
@@ -42,7 +40,7 @@ pub struct Session {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Open,
+    Open { last_data: Instant, expires_at: Option<Instant> },
     Closing(Closing),
     Ended(Reason),
 }
@@ -62,9 +60,7 @@ impl Session {
             frames,
             client: Leg::new(Side::Client, reserved, now),
             backend: Leg::new(Side::Backend, reserved, now),
-            state: State::Open,
-            last_data: now,
-            expires_at,
+            state: State::Open { last_data: now, expires_at },
             next_ping: chance,
             changes: 0,
             rules,
@@ -80,12 +76,12 @@ impl Session {
         self.leg_mut(from).keepalive.heard(now);
         let is_dropped = self.drops(from);
         if self.is_blind() || !self.leg(from).is_readable() {
-            self.last_data = now;
+            self.data_seen(now);
             return self.pass(from, bytes.len(), is_dropped, Seen::NOTHING, now);
         }
         let walk = self.walk(from, bytes, is_dropped);
         if walk.has_data {
-            self.last_data = now;
+            self.data_seen(now);
         }
         let taken = self.pass(from, walk.bytes, is_dropped, walk.seen, now);
         match walk.stop {
@@ -161,7 +157,7 @@ impl Session {
 
     /// Somebody decides that the tunnel ends. It changes nothing when it is ending already.
     pub fn end(&mut self, reason: Reason, now: Instant) {
-        if self.state != State::Open {
+        if !self.is_open() {
             return;
         }
         if self.is_blind() {
@@ -194,9 +190,11 @@ impl Session {
             State::Ended(_) => {}
             State::Closing(closing) if closing.is_overdue(now) => self.closing_is_over(closing, now),
             State::Closing(_) => {}
-            State::Open if self.idle_at().is_some_and(|at| at <= now) => self.end(Reason::IdleTimeout, now),
-            State::Open if self.expires_at.is_some_and(|at| at <= now) => self.end(Reason::MaxAge, now),
-            State::Open => self.take_pulses(now),
+            State::Open { last_data, .. } if self.idle_at(last_data).is_some_and(|at| at <= now) => {
+                self.end(Reason::IdleTimeout, now);
+            }
+            State::Open { expires_at: Some(at), .. } if at <= now => self.end(Reason::MaxAge, now),
+            State::Open { .. } => self.take_pulses(now),
         }
     }
 
@@ -205,9 +203,9 @@ impl Session {
         match self.state {
             State::Ended(_) => None,
             State::Closing(closing) => closing.deadline(),
-            State::Open => {
+            State::Open { last_data, expires_at } => {
                 let pulses = Side::BOTH.map(|side| self.pulse_at(side));
-                [self.idle_at(), self.expires_at, pulses[0], pulses[1]].into_iter().flatten().min()
+                [self.idle_at(last_data), expires_at, pulses[0], pulses[1]].into_iter().flatten().min()
             }
         }
     }
@@ -224,7 +222,7 @@ impl Session {
                 self.put_off(now);
                 Some(OwnFrame::Close { code, reason: reason.code() })
             }
-            (Told::No, State::Open) => {
+            (Told::No, State::Open { .. }) => {
                 let payload = self.next_ping.to_be_bytes();
                 self.next_ping = self.next_ping.wrapping_add(1);
                 self.leg_mut(to).keepalive.asked(payload, now);
@@ -263,7 +261,7 @@ impl Session {
     pub fn ended(&self) -> Option<Reason> {
         match self.state {
             State::Ended(reason) => Some(reason),
-            State::Open | State::Closing(_) => None,
+            State::Open { .. } | State::Closing(_) => None,
         }
     }
 
@@ -309,17 +307,28 @@ impl Session {
         !to.is_writable || to.told == Told::Ours || has_said_close || !self.is_blind() && leg.is_broken()
     }
 
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// A part of a message came, or, where nobody knows what a message is, a byte.
+    fn data_seen(&mut self, now: Instant) {
+        if let State::Open { last_data, .. } = &mut self.state {
+            *last_data = now;
+        }
+    }
+
     /// Whether a frame of the gateway's own waits for a place between two of the other side's.
     fn wants_border(&self, to: Side) -> bool {
         let leg = self.leg(to);
         leg.is_waiting_to_be_told()
-            || leg.keepalive.wants_ping() && leg.told == Told::No && self.state == State::Open && !self.is_blind()
+            || leg.keepalive.wants_ping() && leg.told == Told::No && self.is_open() && !self.is_blind()
     }
 
     fn walk(&mut self, from: Side, bytes: &[u8], is_dropped: bool) -> Walk {
         let gait = Gait {
             // A tunnel that is closing is not closed for a second reason.
-            limits: (self.state == State::Open && !is_dropped).then_some(&*self.rules),
+            limits: (self.is_open() && !is_dropped).then_some(&*self.rules),
             to_border: self.wants_border(from.other()),
             is_strict: self.frames == Frames::Enforce,
         };
@@ -366,7 +375,7 @@ impl Session {
             return Taken { skip: taken.skip + rest, ..taken };
         }
         self.frames = Frames::Blind;
-        self.last_data = now;
+        self.data_seen(now);
         self.client.give_up_telling();
         self.backend.give_up_telling();
         self.changes += 1;
@@ -376,11 +385,14 @@ impl Session {
 
     #[cfg(test)]
     pub(super) fn expires_in(&self, now: Instant) -> Duration {
-        self.expires_at.map_or(Duration::MAX, |at| at - now)
+        match self.state {
+            State::Open { expires_at: Some(at), .. } => at - now,
+            _ => Duration::MAX,
+        }
     }
 
-    fn idle_at(&self) -> Option<Instant> {
-        self.rules.idle_timeout.map(|idle| self.last_data + idle)
+    fn idle_at(&self, last_data: Instant) -> Option<Instant> {
+        self.rules.idle_timeout.map(|idle| last_data + idle)
     }
 
     fn pulse_at(&self, side: Side) -> Option<Instant> {

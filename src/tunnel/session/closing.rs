@@ -47,7 +47,7 @@ const CLOSING_PATIENCE: u32 = 12;
 
 impl Session {
     pub(super) fn begin_closing(&mut self, reason: Reason, now: Instant) {
-        if self.state != State::Open {
+        if !self.is_open() {
             return;
         }
         self.changes += 1;
@@ -61,7 +61,7 @@ impl Session {
     fn patience(&self) -> Option<Duration> {
         let is_half_closed = match self.state {
             State::Closing(closing) => closing.is_half_closed(),
-            State::Open | State::Ended(_) => self.is_blind(),
+            State::Open { .. } | State::Ended(_) => self.is_blind(),
         };
         if is_half_closed { self.rules.idle_timeout } else { Some(self.rules.close_timeout) }
     }
