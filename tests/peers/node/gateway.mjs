@@ -93,6 +93,12 @@ class Gateway {
     await this.#process.waitFor(({ message }) => message === 'draining', 'draining');
   }
 
+  // From here on nothing is passed on behind the frame that is under way.
+  everyTunnelAsked() {
+    const message = 'every tunnel was asked to end';
+    return this.#process.waitFor((one) => one.message === message, message);
+  }
+
   // Waits until it has ended by itself; gives its exit code, or the signal's name if it had to be ended by force.
   async end() {
     const exit = await this.#process.end();
