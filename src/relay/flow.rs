@@ -85,6 +85,11 @@ impl Flow {
         self.held = Some(Box::new(bytes.to_vec()));
     }
 
+    /// What was kept, if anything: nobody waits for the rest of a frame any more.
+    pub fn take_held(&mut self) -> Option<Vec<u8>> {
+        self.held.take().map(|held| *held)
+    }
+
     /// Writes behind what waits already.
     ///
     /// # Errors
@@ -96,6 +101,8 @@ impl Flow {
         cx: &mut Context<'_>,
     ) -> Result<(), WriterGone> {
         if let Some(spill) = &mut self.spill {
+            // Not doubled for a frame of a few bytes behind a whole read.
+            spill.bytes.reserve_exact(bytes.len());
             spill.bytes.extend_from_slice(bytes);
             return Ok(());
         }

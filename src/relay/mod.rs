@@ -185,6 +185,12 @@ impl Pump<'_> {
                 if self.is_waiting_for(writer, cx) || !self.session.is_read(self.from) {
                     return;
                 }
+                if self.session.is_blind()
+                    && let Some(held) = self.flow.take_held()
+                {
+                    self.pass(&held, writer, cx);
+                    continue;
+                }
                 match self.flow.read(reader, cx, scratch) {
                     Poll::Pending => return self.flush(writer, cx),
                     Poll::Ready(Ok(read)) if read.fresh > 0 => {

@@ -328,3 +328,15 @@ fn a_tunnel_is_small() {
     let bytes = size_of::<Relay<tokio::net::TcpStream, tokio::net::TcpStream>>();
     assert!(bytes <= 544, "{bytes} bytes");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_held_back_passes_when_the_other_side_makes_the_tunnel_blind() {
+    let mut bench = Bench::new(Early::default(), Some(Duration::from_secs(60)));
+    // The beginning of a frame, as far as anybody can tell.
+    bench.client.write_all(b"\x81").await.unwrap();
+    bench.backend.write_all(&text(b"a border")).await.unwrap();
+    read(&mut bench.client, &text(b"a border")).await;
+    bench.backend.write_all(b"\x83no frame").await.unwrap();
+    read(&mut bench.client, b"\x83no frame").await;
+    read(&mut bench.backend, b"\x81").await;
+}

@@ -29,7 +29,6 @@ enum Ping {
 /// What a look at the clock came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pulse {
-    Alive,
     /// A Ping should go out at the next border.
     Doubtful,
     Dead,
@@ -53,8 +52,11 @@ impl Keepalive {
         self.is_stuck = true;
     }
 
-    pub fn unstuck(&mut self) {
-        self.is_stuck = false;
+    /// It has taken all that there was for it. A Ping that was among that has only now been sent.
+    pub fn unstuck(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_stuck) {
+            self.since = now;
+        }
     }
 
     pub fn is_stuck(&self) -> bool {
@@ -62,7 +64,7 @@ impl Keepalive {
     }
 
     pub fn wants_ping(&self) -> bool {
-        self.ping == Ping::Wanted
+        self.ping == Ping::Wanted && !self.is_stuck
     }
 
     pub fn asked(&mut self, payload: [u8; PING_BYTES], now: Instant) {
@@ -82,11 +84,8 @@ impl Keepalive {
         is_ours
     }
 
-    pub fn handle_time(&mut self, rules: PingRules, now: Instant) -> Pulse {
-        let is_over = self.deadline(rules).is_some_and(|deadline| deadline <= now);
-        if !is_over {
-            return Pulse::Alive;
-        }
+    /// Its deadline has come.
+    pub fn expire(&mut self) -> Pulse {
         if self.is_stuck || self.is_silent_since_asked() {
             return Pulse::Dead;
         }

@@ -126,11 +126,12 @@ impl Session {
         }
         let leg = self.leg_mut(side);
         leg.is_writable = false;
-        leg.keepalive.unstuck();
+        leg.keepalive.unstuck(now);
         leg.give_up_telling();
+        let has_last_words = leg.is_open || self.is_blind();
         self.changes += 1;
         self.begin_closing(lost(side), now);
-        if let State::Closing(closing) = &mut self.state {
+        if let (State::Closing(closing), true) = (&mut self.state, has_last_words) {
             closing.only_linger(now);
         }
         self.settle(now);
@@ -138,18 +139,21 @@ impl Session {
 
     /// A side takes no more bytes for now, or has just taken a few of many.
     pub fn handle_stuck(&mut self, side: Side, now: Instant) {
-        let keepalive = &mut self.leg_mut(side).keepalive;
-        // A side that is still to be asked has no deadline, and one that takes nothing has.
-        let has_deadline_now = keepalive.wants_ping() && !keepalive.is_stuck();
-        keepalive.stuck(now);
-        self.changes += u32::from(has_deadline_now);
+        // A side that is still to be asked has no deadline, nor has one that is not read; one that takes nothing has.
+        let was_timed = self.pulse_at(side).is_some();
+        self.leg_mut(side).keepalive.stuck(now);
+        self.changes += u32::from(!was_timed && self.pulse_at(side).is_some());
+        // What it takes is a part of a message as much as what the other one sends.
+        self.data_seen(now);
         self.put_off(now);
     }
 
     /// A side has taken all that there was for it.
     pub fn handle_flowing(&mut self, side: Side, now: Instant) {
         if self.leg(side).keepalive.is_stuck() {
-            self.leg_mut(side).keepalive.unstuck();
+            self.leg_mut(side).keepalive.unstuck(now);
+            // Only from now on is it read again, and can be heard.
+            self.leg_mut(side.other()).keepalive.heard(now);
             self.changes += 1;
         }
         self.settle(now);
@@ -396,17 +400,19 @@ impl Session {
     }
 
     fn pulse_at(&self, side: Side) -> Option<Instant> {
-        match (self.frames, self.rules.ping) {
-            (Frames::Track | Frames::Enforce, Some(ping)) => self.leg(side).keepalive.deadline(ping),
-            (Frames::Blind, _) | (_, None) => None,
-        }
+        let (Frames::Track | Frames::Enforce, Some(ping)) = (self.frames, self.rules.ping) else { return None };
+        let keepalive = &self.leg(side).keepalive;
+        // While a side takes nothing the other one is not read, and who is not read cannot be heard.
+        let is_read = !self.leg(side.other()).keepalive.is_stuck();
+        if is_read || keepalive.is_stuck() { keepalive.deadline(ping) } else { None }
     }
 
     fn take_pulses(&mut self, now: Instant) {
-        let (false, Some(ping)) = (self.is_blind(), self.rules.ping) else { return };
         for side in Side::BOTH {
-            match self.leg_mut(side).keepalive.handle_time(ping, now) {
-                Pulse::Alive => {}
+            if self.pulse_at(side).is_none_or(|at| at > now) {
+                continue;
+            }
+            match self.leg_mut(side).keepalive.expire() {
                 Pulse::Doubtful => self.changes += 1,
                 Pulse::Dead => return self.give_up(side, now),
             }

@@ -681,6 +681,69 @@ fn it_does_not_end_before_all_is_written() {
 }
 
 #[test]
+fn a_ping_among_bytes_that_wait_counts_from_when_they_were_taken() {
+    let mut tunnel = Tunnel::new(Rules { idle_timeout: None, ..with_pings() });
+    tunnel.wait(20 * SECOND);
+    for _ in 0..3 {
+        tunnel.session.handle_stuck(Side::Client, tunnel.now);
+        tunnel.wait(5 * SECOND);
+    }
+    tunnel.session.handle_flowing(Side::Client, tunnel.now);
+    let pong = frame(Side::Backend, Opcode::Pong, true, &tunnel.last_ping(Side::Backend));
+    tunnel.send(Side::Backend, &pong).wait(9 * SECOND).check_own(&[]);
+    tunnel.wait(SECOND).check_own(&[(Side::Backend, 1001)]);
+    assert_eq!(tunnel.ends().0, Reason::ClientUnresponsive);
+}
+
+#[test]
+fn a_side_that_is_not_read_is_not_taken_for_dead() {
+    let mut tunnel = Tunnel::new(Rules { idle_timeout: None, ..with_pings() });
+    // Nobody reads the backend while the client takes what it sent before, little by little.
+    for _ in 0..60 {
+        tunnel.session.handle_stuck(Side::Client, tunnel.now);
+        tunnel.wait(SECOND);
+    }
+    tunnel.check_own(&[]);
+    tunnel.session.handle_flowing(Side::Client, tunnel.now);
+    tunnel.send(Side::Client, &text(Side::Client, b"done")).wait(19 * SECOND);
+    assert_eq!(tunnel.pings(Side::Backend), 0, "it has all its time from there on");
+    tunnel.wait(SECOND).check_own(&[]);
+    assert_eq!(tunnel.pings(Side::Backend), 1);
+}
+
+#[test]
+fn two_sides_that_take_nothing_from_each_other_are_dead() {
+    let mut tunnel = Tunnel::new(Rules { idle_timeout: None, ..with_pings() });
+    for side in Side::BOTH {
+        tunnel.session.handle_stuck(side, tunnel.now);
+    }
+    tunnel.wait(29 * SECOND).check_own(&[]);
+    let (reason, after) = tunnel.wait(SECOND).ends();
+    assert_eq!(reason, Reason::ClientUnresponsive);
+    assert!(after <= 40 * SECOND, "{after:?}");
+}
+
+#[test]
+fn what_a_slow_side_takes_puts_off_the_idle_timeout() {
+    let mut tunnel = Tunnel::new(rules());
+    tunnel.send(Side::Backend, &text(Side::Backend, b"much"));
+    for _ in 0..3 {
+        tunnel.session.handle_stuck(Side::Client, tunnel.now);
+        tunnel.wait(50 * SECOND);
+    }
+    assert_eq!(tunnel.session.ended(), None);
+    tunnel.wait(10 * SECOND).check_own(&[(Side::Client, 1001), (Side::Backend, 1001)]);
+}
+
+#[test]
+fn whoever_ended_first_and_then_takes_nothing_leaves_the_other_its_time() {
+    let mut tunnel = Tunnel::new(rules());
+    tunnel.end_of(Side::Client).check_own(&[(Side::Backend, 1001)]).wait(SECOND);
+    tunnel.session.handle_unwritable(Side::Client, tunnel.now);
+    assert_eq!(tunnel.ends(), (Reason::ClientLost, 5 * SECOND));
+}
+
+#[test]
 fn a_session_is_small() {
     assert!(size_of::<Session>() <= 512, "{} bytes", size_of::<Session>());
 }
