@@ -1,4 +1,4 @@
-"""What a case came to, and which of two outcomes is the worse one."""
+"""What a case came to, which of two verdicts is the worse one, and what the gateway had to do with it."""
 
 import json
 from typing import NamedTuple
@@ -7,14 +7,13 @@ from typing import NamedTuple
 BEHAVIOR = ["OK", "INFORMATIONAL", "NON-STRICT", "UNIMPLEMENTED", "FAILED", "ERROR"]
 CLOSE = ["OK", "INFORMATIONAL", "UNCLEAN", "WRONG CODE", "FAILED BY CLIENT", "FAILED"]
 
+# The reasons of `docs/reasons.md` that a Close of the gateway's own can have in these runs.
+ENDED_BY_GATEWAY = ("client-frame-broken", "backend-frame-broken")
+
 
 class Verdict(NamedTuple):
     behavior: str
     close: str
-
-    @classmethod
-    def of(cls, result):
-        return cls(result.behavior.value, result.behavior_close.value)
 
     @classmethod
     def parse(cls, text):
@@ -29,6 +28,32 @@ class Verdict(NamedTuple):
     @property
     def badness(self):
         return BEHAVIOR.index(self.behavior), CLOSE.index(self.close)
+
+
+class Outcome(NamedTuple):
+    verdict: Verdict
+    # By a Close of the gateway's own.
+    was_ended: bool
+    # By the gateway: no peer of these runs sends Pings by itself.
+    was_pinged: bool
+
+    @classmethod
+    def of(cls, result):
+        was_pinged = any(event[0] == "ping" for event in result.received)
+        behavior = behavior_without_pings(result) if was_pinged else result.behavior.value
+        was_ended = result.remote_close_reason in ENDED_BY_GATEWAY
+        return cls(Verdict(behavior, result.behavior_close.value), was_ended, was_pinged)
+
+
+def behavior_without_pings(result):
+    """What the case would have come to had it not written down the Pings: it accepts certain lists of events, and a
+    Ping is an event."""
+    events = [event for event in result.received if event[0] != "ping"]
+    return min(
+        [behavior for behavior, accepted in result.expected.items() if accepted == events],
+        key=BEHAVIOR.index,
+        default=result.behavior.value,
+    )
 
 
 def worse_of(one, other):
