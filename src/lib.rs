@@ -1,6 +1,8 @@
 //! wsgate: a gateway that enforces which versions of the WebSocket protocol may pass. The parts in reading order, which is
 //! also the order of the layers: a part uses only what stands above it.
 
+#![forbid(unsafe_code)]
+
 // Pure: bytes, values and time are arguments.
 pub mod answer;
 pub mod config;

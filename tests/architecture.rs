@@ -205,6 +205,9 @@ fn there_is_no_unsafe_code() {
         .map(|source| source.path)
         .collect();
     assert!(with_unsafe.is_empty(), "{with_unsafe:?}");
+    for root in sources().iter().filter(|source| ["lib.rs", "main.rs"].contains(&source.path.as_str())) {
+        assert!(root.code.iter().any(|line| line == "#![forbid(unsafe_code)]"), "src/{} may become unsafe", root.path);
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub fn with_scratch<T>(act: impl FnOnce(&mut [u8]) -> T) -> T {
 pub struct Flow {
     // Both boxed, because a tunnel at rest should not pay for them.
     /// Read, but not to be passed on before more is read: less than a header or a control frame.
-    held: Option<Box<Vec<u8>>>,
+    held: Option<Box<[u8]>>,
     /// What the writer has not taken yet.
     spill: Option<Box<Spill>>,
     /// The writer was told that nothing more comes.
@@ -82,12 +82,12 @@ impl Flow {
 
     /// Keeps what was read and cannot be passed on yet.
     pub fn hold(&mut self, bytes: &[u8]) {
-        self.held = Some(Box::new(bytes.to_vec()));
+        self.held = Some(bytes.into());
     }
 
     /// What was kept, if anything: nobody waits for the rest of a frame any more.
-    pub fn take_held(&mut self) -> Option<Vec<u8>> {
-        self.held.take().map(|held| *held)
+    pub fn take_held(&mut self) -> Option<Box<[u8]>> {
+        self.held.take()
     }
 
     /// Writes behind what waits already.

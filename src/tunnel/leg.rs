@@ -110,6 +110,12 @@ impl Leg {
         self.is_broken
     }
 
+    /// It said Close.
+    pub fn close(&mut self, code: CloseCode) {
+        self.close_seen = Some(code);
+        self.reader.close();
+    }
+
     pub fn give_up_reading(&mut self) {
         self.is_broken = true;
     }

@@ -2,6 +2,8 @@
 //! between, what has been still for too long, and how it ends. Bytes, time and chance are arguments; it copies and unmasks no
 //! payload, and never sleeps: who drives it asks when to wake it.
 
+#[doc(hidden)]
+pub mod fuzz;
 mod keepalive;
 mod leg;
 mod session;

@@ -359,7 +359,7 @@ impl Session {
     /// A side said Close: it goes on, unless the other was told by us.
     fn close_seen(&mut self, from: Side, code: CloseCode, frame_bytes: usize, now: Instant) -> Taken {
         let is_dropped = self.drops(from);
-        self.leg_mut(from).close_seen = Some(code);
+        self.leg_mut(from).close(code);
         self.changes += 1;
         self.begin_closing(closed(from), now);
         if !is_dropped {

@@ -39,7 +39,7 @@ pub enum FrameError {
     /// RFC 6455 §7.4: a code that may not be sent.
     #[error("close code that may not be sent")]
     CloseCode,
-    /// RFC 6455 §5.5.1: nothing follows a Close.
+    /// RFC 6455 §5.5.1: no data follows a Close, nor another one.
     #[error("frame after a close frame")]
     AfterClose,
 }

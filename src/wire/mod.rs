@@ -3,6 +3,8 @@
 
 mod close;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod header;
 mod opcode;
 mod own;

@@ -59,7 +59,7 @@ pub enum Next<'b> {
 /// ```
 ///
 /// At a border ask [`FrameReader::next`] what comes; step over a control frame as a whole, [`FrameReader::enter`] a data
-/// frame and [`FrameReader::advance`] through its payload.
+/// frame and [`FrameReader::advance`] through its payload. [`FrameReader::close`] tells it that a control frame was a Close.
 #[derive(Clone, Debug)]
 pub struct FrameReader {
     masking: Masking,
@@ -68,6 +68,7 @@ pub struct FrameReader {
     left: u64,
     /// The message whose last frame has not ended.
     message: Option<Message>,
+    is_closed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +83,7 @@ struct Message {
 
 impl FrameReader {
     pub fn new(masking: Masking, reserved: Reserved) -> FrameReader {
-        FrameReader { masking, reserved, left: 0, message: None }
+        FrameReader { masking, reserved, left: 0, message: None, is_closed: false }
     }
 
     /// Between two frames, fragments of one message included: here, and only here, another frame may be put in.
@@ -132,9 +133,18 @@ impl FrameReader {
         self.message = Some(Message { opcode, bytes, is_last: header.is_final });
     }
 
+    /// A Close frame was stepped over.
+    pub fn close(&mut self) {
+        self.is_closed = true;
+    }
+
     fn check(&self, start: &FrameStart) -> Result<(), FrameError> {
         if !self.reserved.allows(start) {
             return Err(FrameError::ReservedBit);
+        }
+        // A Ping that came before the other side's Close may still have to be answered (RFC 6455 §5.5.2).
+        if self.is_closed && !matches!(start.opcode, Opcode::Ping | Opcode::Pong) {
+            return Err(FrameError::AfterClose);
         }
         match (start.opcode, self.message.is_some()) {
             (Opcode::Continuation, false) => return Err(FrameError::Continuation),
@@ -221,6 +231,17 @@ mod tests {
         check_error(compressed(), &[b"\xC9\0"], FrameError::ReservedBit);
         check_error(compressed(), &[b"\xA1\0"], FrameError::ReservedBit);
         assert!(FrameReader::new(Masking::Forbidden, Reserved::Any).next(b"\xF9\0").is_ok());
+    }
+
+    #[test]
+    fn only_pings_and_pongs_stand_behind_a_close() {
+        let mut reader = server();
+        reader.close();
+        assert!(matches!(reader.next(b"\x89\0"), Ok(Next::Control { opcode: Opcode::Ping, .. })));
+        assert!(matches!(reader.next(b"\x8A\0"), Ok(Next::Control { opcode: Opcode::Pong, .. })));
+        for frame in [b"\x81\0", b"\x82\0", b"\x80\0", b"\x88\0"] {
+            check_error(reader.clone(), &[frame], FrameError::AfterClose);
+        }
     }
 
     #[test]
