@@ -6,6 +6,7 @@
 // Pure: bytes, values and time are arguments.
 pub mod answer;
 pub mod config;
+pub mod dialect;
 pub mod generation;
 pub mod handshake;
 pub mod limits;

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part and the parts it may use. A part that is not named in a row may not be used by it.
-const MAY_IMPORT: [(&str, &[&str]); 23] = [
+const MAY_IMPORT: [(&str, &[&str]); 24] = [
+    ("dialect", &[]),
     ("config", &[]),
     ("handshake", &[]),
     ("wire", &[]),
@@ -55,7 +56,8 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
 ];
 
 /// The parts that decide. They know no socket, no clock and no runtime.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
+    "dialect",
     "config",
     "handshake",
     "wire",
