@@ -6,16 +6,20 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod header;
+mod hixie;
 mod opcode;
 mod own;
 mod reader;
+mod utf8;
 
 pub use close::CloseCode;
 pub use error::FrameError;
 pub use header::{FrameHeader, HEADER_BYTES_MAX};
+pub use hixie::{CLOSE, HixieError, HixieEvent, HixieReader, TEXT_END, TEXT_START};
 pub use opcode::Opcode;
 pub use own::{OwnFrame, PING_BYTES};
 pub use reader::{FrameReader, Length, Masking, Next, Reserved};
+pub use utf8::{NotUtf8, Utf8Check};
 
 /// Payload of a control frame, at most (RFC 6455 §5.5).
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
