@@ -6,6 +6,7 @@
 pub mod chunked;
 pub mod extension;
 pub mod header_list;
+pub mod hixie;
 pub mod key;
 pub mod request;
 pub mod response;
