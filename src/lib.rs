@@ -5,6 +5,7 @@
 
 // Pure: bytes, values and time are arguments.
 pub mod answer;
+pub mod bridge;
 pub mod config;
 pub mod dialect;
 pub mod generation;

@@ -6,32 +6,38 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part and the parts it may use. A part that is not named in a row may not be used by it.
-const MAY_IMPORT: [(&str, &[&str]); 24] = [
+const MAY_IMPORT: [(&str, &[&str]); 25] = [
     ("dialect", &[]),
-    ("config", &[]),
-    ("handshake", &[]),
+    ("config", &["dialect"]),
+    ("handshake", &["dialect"]),
     ("wire", &[]),
+    ("bridge", &["dialect", "wire"]),
     ("reason", &["handshake", "wire"]),
-    ("answer", &["handshake", "reason"]),
-    ("policy", &["handshake", "config", "reason"]),
+    ("answer", &["dialect", "handshake", "reason"]),
+    ("policy", &["dialect", "handshake", "config", "reason"]),
     ("limits", &["config", "reason"]),
-    ("upstream", &["config", "policy", "reason", "limits"]),
-    ("tunnel", &["reason", "wire"]),
+    ("upstream", &["config", "dialect", "policy", "reason", "limits"]),
+    ("tunnel", &["bridge", "dialect", "reason", "wire"]),
     ("roster", &["reason"]),
-    ("observe", &["config", "reason"]),
-    ("generation", &["config", "policy", "limits", "upstream", "tunnel", "observe", "reason", "roster"]),
+    ("observe", &["config", "dialect", "reason"]),
+    (
+        "generation",
+        &["bridge", "config", "dialect", "policy", "limits", "upstream", "tunnel", "observe", "reason", "roster"],
+    ),
     ("logging", &["config"]),
     ("source", &["config"]),
     ("lifecycle", &["config", "generation", "reason", "roster"]),
     ("reload", &["config", "generation", "lifecycle", "logging", "reason", "source"]),
-    ("dial", &["config", "handshake", "reason"]),
-    ("relay", &["generation", "limits", "observe", "reason", "roster", "tunnel", "upstream", "wire"]),
+    ("dial", &["config", "dialect", "handshake", "reason"]),
+    ("relay", &["bridge", "generation", "limits", "observe", "reason", "roster", "tunnel", "upstream", "wire"]),
     (
         "edge",
         &[
             "answer",
+            "bridge",
             "config",
             "dial",
+            "dialect",
             "generation",
             "handshake",
             "lifecycle",
@@ -47,7 +53,7 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
         ],
     ),
     ("proxy", &["answer", "dial", "generation", "observe", "policy", "reason", "upstream"]),
-    ("admin", &["config", "generation", "lifecycle", "observe"]),
+    ("admin", &["config", "dialect", "generation", "lifecycle", "observe"]),
     (
         "server",
         &["admin", "config", "edge", "generation", "lifecycle", "logging", "observe", "proxy", "reload", "source"],
@@ -56,11 +62,12 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
 ];
 
 /// The parts that decide. They know no socket, no clock and no runtime.
-const PURE: [&str; 13] = [
+const PURE: [&str; 14] = [
     "dialect",
     "config",
     "handshake",
     "wire",
+    "bridge",
     "reason",
     "answer",
     "policy",

@@ -8,6 +8,13 @@ impl CloseCode {
     /// A Close frame came without a code. Never on the wire.
     pub const NO_STATUS: CloseCode = CloseCode(1005);
 
+    pub const NORMAL: CloseCode = CloseCode(1000);
+
+    /// What hybi-06 to -12 called it; RFC 6455 has no meaning for it.
+    pub const FRAME_TOO_LARGE: CloseCode = CloseCode(1004);
+
+    pub const MESSAGE_TOO_BIG: CloseCode = CloseCode(1009);
+
     /// Whether an endpoint may put it on the wire: what RFC 6455 §7.4.1 defines, what was registered since (1012 to 1014),
     /// and the ranges that libraries and applications use. 1005, 1006 and 1015 mean that no Close came, and 1004 means nothing.
     pub fn may_be_sent(self) -> bool {

@@ -25,6 +25,15 @@ pub struct FrameHeader {
     pub payload_bytes: u64,
 }
 
+/// In which forms a length may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lengths {
+    /// RFC 6455 §5.2, since hybi-14.
+    Shortest,
+    /// Before that.
+    Any,
+}
+
 /// What the first two bytes say of a frame before its length is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameStart {
@@ -63,9 +72,19 @@ impl FrameHeader {
     /// # Errors
     /// What no peer may send, whichever side it is.
     pub fn parse(bytes: &[u8]) -> Result<Option<(FrameHeader, usize)>, FrameError> {
+        FrameHeader::parse_with(bytes, Lengths::Shortest)
+    }
+
+    /// As [`FrameHeader::parse`], for a version that minds its lengths less.
+    ///
+    /// # Errors
+    /// As [`FrameHeader::parse`].
+    pub fn parse_with(bytes: &[u8], lengths: Lengths) -> Result<Option<(FrameHeader, usize)>, FrameError> {
         let (Some(start), Some(&second)) = (FrameStart::parse(bytes)?, bytes.get(1)) else { return Ok(None) };
         let FrameStart { opcode, is_final, reserved, .. } = start;
-        let Some((payload_bytes, length_end)) = payload_bytes(second & LENGTH, bytes)? else { return Ok(None) };
+        let Some((payload_bytes, length_end)) = payload_bytes(second & LENGTH, bytes, lengths)? else {
+            return Ok(None);
+        };
         let (mask, header_bytes) = if second & MASKED == 0 {
             (None, length_end)
         } else {
@@ -99,19 +118,19 @@ impl FrameHeader {
 }
 
 /// The length of the payload and where the bytes that say it end.
-fn payload_bytes(length: u8, bytes: &[u8]) -> Result<Option<(u64, usize)>, FrameError> {
+fn payload_bytes(length: u8, bytes: &[u8], lengths: Lengths) -> Result<Option<(u64, usize)>, FrameError> {
     match length {
         LENGTH_IN_TWO_BYTES => {
             let Some(length) = bytes[2..].first_chunk::<2>() else { return Ok(None) };
             match u16::from_be_bytes(*length) {
-                0..=125 => Err(FrameError::LongLength),
+                0..=125 if lengths == Lengths::Shortest => Err(FrameError::LongLength),
                 length => Ok(Some((u64::from(length), 4))),
             }
         }
         LENGTH_IN_EIGHT_BYTES => {
             let Some(length) = bytes[2..].first_chunk::<8>() else { return Ok(None) };
             match u64::from_be_bytes(*length) {
-                0..=0xFFFF => Err(FrameError::LongLength),
+                0..=0xFFFF if lengths == Lengths::Shortest => Err(FrameError::LongLength),
                 length if length >> 63 != 0 => Err(FrameError::LengthTooLarge),
                 length => Ok(Some((length, 10))),
             }

@@ -14,7 +14,7 @@ mod utf8;
 
 pub use close::CloseCode;
 pub use error::FrameError;
-pub use header::{FrameHeader, HEADER_BYTES_MAX};
+pub use header::{FrameHeader, HEADER_BYTES_MAX, Lengths};
 pub use hixie::{CLOSE, HixieError, HixieEvent, HixieReader, TEXT_END, TEXT_START};
 pub use opcode::Opcode;
 pub use own::{OwnFrame, PING_BYTES};
@@ -29,7 +29,13 @@ pub const CONTROL_FRAME_MAX: usize = 2 + 4 + CONTROL_PAYLOAD_MAX;
 
 /// Applies a mask to bytes that begin at `offset` of the payload, or takes it away (RFC 6455 §5.3).
 pub fn mask(bytes: &mut [u8], key: [u8; 4], offset: usize) {
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte ^= key[(offset + at) % 4];
+    let key = std::array::from_fn(|at| key[(offset + at) % 4]);
+    let wide = u32::from_ne_bytes(key);
+    let (words, rest) = bytes.as_chunks_mut::<4>();
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(key) {
+        *byte ^= key;
     }
 }
