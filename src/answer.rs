@@ -20,8 +20,8 @@ pub fn refusal(reason: Reason, versions: Option<&VersionList>) -> Vec<u8> {
     } else {
         head += "Connection: close\r\n";
     }
-    if let Some(versions) = versions {
-        head += &format!("Sec-WebSocket-Version: {versions}\r\n");
+    if let Some(numbers) = versions.and_then(VersionList::numbers) {
+        head += &format!("Sec-WebSocket-Version: {numbers}\r\n");
     }
     if reason.is_temporary() {
         head += &format!("Retry-After: {RETRY_AFTER_S}\r\n");
@@ -49,6 +49,7 @@ fn sentence(reason: Reason, versions: Option<&VersionList>) -> String {
         Reason::HeadTooLarge => "The request head is too large.",
         Reason::HeadTimeout => "The request head took too long.",
         Reason::VersionUnsupported => "This WebSocket version is not served here.",
+        Reason::VersionObsolete => "This WebSocket version was a draft that nobody serves.",
         Reason::VersionMissing => "The upgrade names no WebSocket version.",
         Reason::VersionMalformed => "Sec-WebSocket-Version must be one number from 0 to 255.",
         Reason::MethodNotGet => "A WebSocket is opened with GET.",
@@ -82,6 +83,10 @@ fn sentence(reason: Reason, versions: Option<&VersionList>) -> String {
         | Reason::BackendUnresponsive
         | Reason::ClientFrameBroken
         | Reason::BackendFrameBroken
+        | Reason::ClientTextInvalid
+        | Reason::BackendTextInvalid
+        | Reason::ClientBinary
+        | Reason::BackendBinary
         | Reason::ClientMessageTooBig
         | Reason::BackendMessageTooBig
         | Reason::IdleTimeout
@@ -91,7 +96,7 @@ fn sentence(reason: Reason, versions: Option<&VersionList>) -> String {
         | Reason::DrainTimeout => "The connection ended.",
     };
     match versions {
-        Some(versions) => format!("{said} Served: {versions}.\n"),
+        Some(versions) => format!("{said} Served: {}.\n", versions.names()),
         None => format!("{said}\n"),
     }
 }
@@ -103,10 +108,10 @@ fn phrase(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handshake::Version;
+    use crate::dialect::Dialect;
 
     fn check(reason: Reason, expected: &str) {
-        let versions = VersionList::new([13, 8].map(Version::new));
+        let versions = VersionList::new(&[Dialect::Rfc6455, Dialect::Hybi8]);
         let answer = refusal(reason, reason.lists_versions().then_some(&versions));
         assert_eq!(String::from_utf8(answer).unwrap().replace("\r\n", "\n"), expected);
     }

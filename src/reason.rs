@@ -7,6 +7,8 @@ use crate::wire::CloseCode;
 
 const GOING_AWAY: CloseCode = CloseCode(1001);
 const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
+const UNSUPPORTED_DATA: CloseCode = CloseCode(1003);
+const INVALID_PAYLOAD: CloseCode = CloseCode(1007);
 const MESSAGE_TOO_BIG: CloseCode = CloseCode(1009);
 const INTERNAL_ERROR: CloseCode = CloseCode(1011);
 
@@ -19,6 +21,7 @@ pub enum Reason {
     HeadTimeout,
     // RFC 6455 §4.2.1 and §4.4: what an upgrade must say.
     VersionUnsupported,
+    VersionObsolete,
     VersionMissing,
     VersionMalformed,
     MethodNotGet,
@@ -56,6 +59,10 @@ pub enum Reason {
     BackendUnresponsive,
     ClientFrameBroken,
     BackendFrameBroken,
+    ClientTextInvalid,
+    BackendTextInvalid,
+    ClientBinary,
+    BackendBinary,
     ClientMessageTooBig,
     BackendMessageTooBig,
     IdleTimeout,
@@ -133,11 +140,12 @@ const fn closing(code: &'static str, by: By, tells: Tells) -> Facts {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 44] = [
+    pub const ALL: [Reason; 49] = [
         Reason::HeadMalformed,
         Reason::HeadTooLarge,
         Reason::HeadTimeout,
         Reason::VersionUnsupported,
+        Reason::VersionObsolete,
         Reason::VersionMissing,
         Reason::VersionMalformed,
         Reason::MethodNotGet,
@@ -171,6 +179,10 @@ impl Reason {
         Reason::BackendUnresponsive,
         Reason::ClientFrameBroken,
         Reason::BackendFrameBroken,
+        Reason::ClientTextInvalid,
+        Reason::BackendTextInvalid,
+        Reason::ClientBinary,
+        Reason::BackendBinary,
         Reason::ClientMessageTooBig,
         Reason::BackendMessageTooBig,
         Reason::IdleTimeout,
@@ -186,6 +198,7 @@ impl Reason {
             Reason::HeadTooLarge => refusal("head-too-large", 431, By::Client),
             Reason::HeadTimeout => refusal("head-timeout", 408, By::Client),
             Reason::VersionUnsupported => refusal("version-unsupported", 426, By::Client),
+            Reason::VersionObsolete => refusal("version-obsolete", 426, By::Client),
             Reason::VersionMissing => refusal("version-missing", 426, By::Client),
             Reason::VersionMalformed => refusal("version-malformed", 400, By::Client),
             Reason::MethodNotGet => refusal("method-not-get", 400, By::Client),
@@ -219,6 +232,16 @@ impl Reason {
             Reason::BackendUnresponsive => closing("backend-unresponsive", By::Backend, Tells::THE_CLIENT),
             Reason::ClientFrameBroken => closing("client-frame-broken", By::Client, Tells::both(PROTOCOL_ERROR)),
             Reason::BackendFrameBroken => closing("backend-frame-broken", By::Backend, Tells::both(PROTOCOL_ERROR)),
+            Reason::ClientTextInvalid => {
+                closing("client-text-invalid", By::Client, Tells::each(INVALID_PAYLOAD, GOING_AWAY))
+            }
+            Reason::BackendTextInvalid => {
+                closing("backend-text-invalid", By::Backend, Tells::each(INTERNAL_ERROR, INVALID_PAYLOAD))
+            }
+            Reason::ClientBinary => closing("client-binary", By::Client, Tells::each(UNSUPPORTED_DATA, GOING_AWAY)),
+            Reason::BackendBinary => {
+                closing("backend-binary", By::Backend, Tells::each(INTERNAL_ERROR, UNSUPPORTED_DATA))
+            }
             Reason::ClientMessageTooBig => {
                 closing("client-message-too-big", By::Client, Tells::each(MESSAGE_TOO_BIG, GOING_AWAY))
             }
@@ -261,7 +284,11 @@ impl Reason {
     pub fn lists_versions(self) -> bool {
         matches!(
             self,
-            Reason::VersionUnsupported | Reason::VersionMissing | Reason::VersionMalformed | Reason::PlainHttpRefused
+            Reason::VersionUnsupported
+                | Reason::VersionObsolete
+                | Reason::VersionMissing
+                | Reason::VersionMalformed
+                | Reason::PlainHttpRefused
         )
     }
 

@@ -9,6 +9,7 @@ use crate::wire::{CloseCode, FrameError, FrameReader, Length, Masking, Next, Opc
 /// What is known of one side.
 #[derive(Debug)]
 pub(super) struct Leg {
+    pub manners: Manners,
     reader: FrameReader,
     /// A frame broke the rules, and nobody knows where the next one begins.
     is_broken: bool,
@@ -23,6 +24,14 @@ pub(super) struct Leg {
     /// What is written to it may arrive.
     pub is_writable: bool,
     pub keepalive: Keepalive,
+}
+
+/// What a side can be asked and told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manners {
+    Frames,
+    /// It gets whole texts, and knows no Ping; a bridge speaks for it.
+    Texts,
 }
 
 /// Whether a Close frame went to a side. There is never a second one, nor anything behind it.
@@ -78,12 +87,13 @@ pub(super) struct Walk {
 }
 
 impl Leg {
-    pub fn new(side: Side, reserved: Reserved, now: Instant) -> Leg {
+    pub fn new(side: Side, manners: Manners, reserved: Reserved, now: Instant) -> Leg {
         let masking = match side {
             Side::Client => Masking::Required,
             Side::Backend => Masking::Forbidden,
         };
         Leg {
+            manners,
             reader: FrameReader::new(masking, reserved),
             is_broken: false,
             bytes: 0,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub use session::Session;
 
+use crate::dialect::Dialect;
 use crate::wire::Reserved;
 
 /// One of the two sides of a tunnel.
@@ -79,6 +80,8 @@ pub struct PingRules {
 pub enum Speech {
     /// The framing of RFC 6455, which versions 7, 8 and 13 share.
     Frames(Reserved),
+    /// Two versions, or one without frames: a bridge makes frames of RFC 6455 of both, and nobody may lose sight of them.
+    Bridged { client: Dialect, backend: Dialect },
     /// Another framing, or none that is known.
     Opaque,
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::keepalive::Pulse;
-use super::leg::{Gait, Leg, Stop, Told, Walk};
+use super::leg::{Gait, Leg, Manners, Stop, Told, Walk};
 use super::{Frames, Rules, Seen, Side, Speech, Taken};
 use crate::reason::Reason;
 use crate::wire::{CloseCode, OwnFrame, Reserved};
-use closing::{Closing, broken, closed, lost, too_big};
+use closing::{Closing, closed, lost, too_big};
 
 /// ```text
 ///   Open ──a side says Close──────────────► Closing ──both sides finished───────────────────────────►┐
@@ -53,13 +53,23 @@ impl Session {
     pub fn new(rules: Arc<Rules>, speech: Speech, chance: u64, now: Instant) -> Session {
         let (frames, reserved) = match speech {
             Speech::Frames(reserved) => (rules.frames, reserved),
+            Speech::Bridged { .. } => (Frames::Enforce, Reserved::None),
             Speech::Opaque => (Frames::Blind, Reserved::Any),
+        };
+        let manners = |side| match (speech, side) {
+            (Speech::Bridged { client: dialect, .. }, Side::Client)
+            | (Speech::Bridged { backend: dialect, .. }, Side::Backend)
+                if !dialect.has_frames() =>
+            {
+                Manners::Texts
+            }
+            _ => Manners::Frames,
         };
         let expires_at = rules.max_age.map(|age| now + age - jitter(age, chance));
         Session {
             frames,
-            client: Leg::new(Side::Client, reserved, now),
-            backend: Leg::new(Side::Backend, reserved, now),
+            client: Leg::new(Side::Client, manners(Side::Client), reserved, now),
+            backend: Leg::new(Side::Backend, manners(Side::Backend), reserved, now),
             state: State::Open { last_data: now, expires_at },
             next_ping: chance,
             changes: 0,
@@ -216,7 +226,7 @@ impl Session {
 
     /// A frame of the gateway's own that goes to this side now, before any more of what the other one sends.
     pub fn poll_frame(&mut self, to: Side, now: Instant) -> Option<OwnFrame> {
-        if !self.wants_border(to) || !self.leg(to.other()).is_at_border() || !self.leg(to).is_writable {
+        if !self.wants_border(to) || !self.is_at_border_towards(to) || !self.leg(to).is_writable {
             return None;
         }
         match (self.leg(to).told, self.state) {
@@ -322,6 +332,11 @@ impl Session {
         }
     }
 
+    /// A side that knows only texts gets them whole, so whatever it is to be told stands between two.
+    fn is_at_border_towards(&self, to: Side) -> bool {
+        self.leg(to).manners == Manners::Texts || self.leg(to.other()).is_at_border()
+    }
+
     /// Whether a frame of the gateway's own waits for a place between two of the other side's.
     fn wants_border(&self, to: Side) -> bool {
         let leg = self.leg(to);
@@ -370,23 +385,6 @@ impl Session {
         taken
     }
 
-    /// `rest` bytes begin with the broken frame.
-    fn broken(&mut self, from: Side, rest: usize, taken: Taken, now: Instant) -> Taken {
-        let taken = taken.with(Seen { broken: 1, ..Seen::NOTHING });
-        if self.frames == Frames::Enforce || self.drops(from) {
-            self.leg_mut(from).give_up_reading();
-            self.end(broken(from), now);
-            return Taken { skip: taken.skip + rest, ..taken };
-        }
-        self.frames = Frames::Blind;
-        self.data_seen(now);
-        self.client.give_up_telling();
-        self.backend.give_up_telling();
-        self.changes += 1;
-        let rest = self.pass(from, rest, false, Seen::NOTHING, now);
-        Taken { forward: taken.forward + rest.forward, ..taken }
-    }
-
     #[cfg(test)]
     pub(super) fn expires_in(&self, now: Instant) -> Duration {
         match self.state {
@@ -404,7 +402,8 @@ impl Session {
         let keepalive = &self.leg(side).keepalive;
         // While a side takes nothing the other one is not read, and who is not read cannot be heard.
         let is_read = !self.leg(side.other()).keepalive.is_stuck();
-        if is_read || keepalive.is_stuck() { keepalive.deadline(ping) } else { None }
+        let can_be_heard = is_read && self.leg(side).manners == Manners::Frames;
+        if can_be_heard || keepalive.is_stuck() { keepalive.deadline(ping) } else { None }
     }
 
     fn take_pulses(&mut self, now: Instant) {

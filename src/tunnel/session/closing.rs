@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::super::Side;
 use super::super::leg::{Leg, Told};
+use super::super::{Frames, Seen, Taken};
 use super::{Session, State};
+use crate::bridge::Fault;
 use crate::reason::Reason;
 use crate::wire::CloseCode;
 
@@ -82,8 +84,7 @@ impl Session {
 
     /// Lets a side know with a Close frame, at the next border, unless it had one or said so itself.
     pub(super) fn tell(&mut self, side: Side, reason: Reason) {
-        let other = self.leg(side.other());
-        let can_be_told = other.is_at_border() || other.is_open;
+        let can_be_told = self.is_at_border_towards(side) || self.leg(side.other()).is_open;
         let leg = self.leg_mut(side);
         if let Some(code) = code_to(side, reason)
             && can_be_told
@@ -101,12 +102,44 @@ impl Session {
         if self.is_blind() || has_said {
             return;
         }
-        if self.leg(of).is_at_border() {
+        if self.is_at_border_towards(to) {
             self.tell(to, lost(of));
         } else {
             self.leg_mut(to).give_up_telling();
         }
         self.put_off(now);
+    }
+
+    /// What a side sent cannot be read, and where its next frame begins nobody knows.
+    pub fn handle_undecodable(&mut self, from: Side, fault: Fault, now: Instant) {
+        self.leg_mut(from).give_up_reading();
+        self.end(carried_no_further(from, fault), now);
+        if !self.is_at_border_towards(from.other()) {
+            self.leg_mut(from.other()).give_up_telling();
+        }
+        self.settle(now);
+    }
+
+    /// What a side sent cannot be said to the other one.
+    pub fn handle_unencodable(&mut self, from: Side, fault: Fault, now: Instant) {
+        self.end(carried_no_further(from, fault), now);
+    }
+
+    /// `rest` bytes begin with the broken frame.
+    pub(super) fn broken(&mut self, from: Side, rest: usize, taken: Taken, now: Instant) -> Taken {
+        let taken = taken.with(Seen { broken: 1, ..Seen::NOTHING });
+        if self.frames == Frames::Enforce || self.drops(from) {
+            self.leg_mut(from).give_up_reading();
+            self.end(broken(from), now);
+            return Taken { skip: taken.skip + rest, ..taken };
+        }
+        self.frames = Frames::Blind;
+        self.data_seen(now);
+        self.client.give_up_telling();
+        self.backend.give_up_telling();
+        self.changes += 1;
+        let rest = self.pass(from, rest, false, Seen::NOTHING, now);
+        Taken { forward: taken.forward + rest.forward, ..taken }
     }
 
     /// Ends the session once nothing is left to wait for.
@@ -193,5 +226,17 @@ pub(super) fn broken(from: Side) -> Reason {
     match from {
         Side::Client => Reason::ClientFrameBroken,
         Side::Backend => Reason::BackendFrameBroken,
+    }
+}
+
+/// What one side sent, and a bridge cannot carry.
+pub(super) fn carried_no_further(from: Side, fault: Fault) -> Reason {
+    match (fault, from) {
+        (Fault::Frame, from) => broken(from),
+        (Fault::TooBig, from) => too_big(from),
+        (Fault::Text, Side::Client) => Reason::ClientTextInvalid,
+        (Fault::Text, Side::Backend) => Reason::BackendTextInvalid,
+        (Fault::Binary, Side::Client) => Reason::ClientBinary,
+        (Fault::Binary, Side::Backend) => Reason::BackendBinary,
     }
 }
