@@ -67,6 +67,9 @@ pub const CLOSE_TIMEOUT: Preset<Duration> = preset(secs(5), bounds(ms(10), secs(
 pub const MAX_FRAME: Bounds<u64> = bounds(125, 16 * GIB);
 pub const MAX_MESSAGE: Bounds<u64> = bounds(125, 16 * GIB);
 
+/// A message on its way between two versions.
+pub const BRIDGE_MAX_MESSAGE: Preset<u64> = preset(4 * MIB, bounds(125, GIB));
+
 pub const TUNNELS: Bounds<usize> = bounds(1, 10_000_000);
 pub const TUNNELS_PER_CLIENT: Bounds<usize> = bounds(1, 1_000_000);
 pub const RATE_COUNT: Bounds<u32> = bounds(1, 1_000_000);
@@ -84,6 +87,3 @@ pub const HEALTH_INTERVAL: Preset<Duration> = preset(secs(5), bounds(ms(100), se
 pub const HEALTH_RISE: Preset<u32> = preset(2, bounds(1, 100));
 pub const HEALTH_FALL: Preset<u32> = preset(3, bounds(1, 100));
 pub const EJECT_TIME: Preset<Duration> = preset(secs(10), bounds(ms(10), secs(HOUR)));
-
-/// For a route that says nothing: the version of RFC 6455.
-pub const VERSIONS_DEFAULT: [u8; 1] = [13];

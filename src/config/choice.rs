@@ -1,7 +1,9 @@
 //! Keys that take one word of a few: the words, in the order in which they are shown. It does not know which key takes
 //! which.
 
-use super::model::{Balance, Check, Extensions, Frames, HealthCheck, LogFormat, LogLevel, Mode, OnRemove, PlainHttp};
+use super::model::{
+    Balance, Binary, Check, Extensions, Frames, HealthCheck, LogFormat, LogLevel, Mode, OnRemove, PlainHttp,
+};
 
 /// A closed set of words.
 pub trait Choice: Copy + PartialEq + 'static {
@@ -48,6 +50,10 @@ impl Choice for Mode {
 impl Choice for Extensions {
     const WORDS: &'static [(&'static str, Self)] =
         &[("pass", Extensions::Pass), ("strip", Extensions::Strip), ("refuse", Extensions::Refuse)];
+}
+
+impl Choice for Binary {
+    const WORDS: &'static [(&'static str, Self)] = &[("refuse", Binary::Refuse), ("base64", Binary::Base64)];
 }
 
 impl Choice for Frames {

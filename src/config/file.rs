@@ -12,7 +12,6 @@ pub type Text = Option<Spanned<String>>;
 pub type Whole = Option<Spanned<i64>>;
 pub type Switch = Option<Spanned<bool>>;
 pub type Texts = Option<Spanned<Vec<Spanned<String>>>>;
-pub type Wholes = Option<Spanned<Vec<Spanned<i64>>>>;
 /// An array of tables.
 pub type Tables<T> = Option<Spanned<Vec<Spanned<T>>>>;
 
@@ -82,6 +81,7 @@ pub struct Route {
     pub plain_http: Text,
     pub versions: Versions,
     pub handshake: Handshake,
+    pub bridge: Bridge,
     pub tunnel: Tunnel,
     pub limits: Limits,
 }
@@ -89,7 +89,8 @@ pub struct Route {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Versions {
-    pub accept: Wholes,
+    /// The file gives the numbers as such; `read.rs` makes texts of them.
+    pub accept: Texts,
     pub mode: Text,
 }
 
@@ -100,6 +101,13 @@ pub struct Handshake {
     pub subprotocols: Texts,
     pub extensions: Text,
     pub relax: Texts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bridge {
+    pub binary: Text,
+    pub max_message: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -128,7 +136,8 @@ pub struct Limits {
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
     pub name: Text,
-    pub versions: Wholes,
+    /// As `Versions::accept`, or one word; `read.rs` makes a list of it.
+    pub versions: Texts,
     pub servers: Tables<Server>,
     pub balance: Text,
     pub connect_timeout: Text,

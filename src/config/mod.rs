@@ -69,6 +69,7 @@ fn lines_of(text: &str, span: &Range<usize>) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
+    use crate::dialect::Dialect;
     use std::time::Duration;
 
     use super::*;
@@ -122,7 +123,7 @@ servers = ['127.0.0.1:9001']
         assert_eq!(config.routes[0].listeners, [0]);
         assert!(config.routes[0].hosts.is_empty());
         assert_eq!(config.routes[0].paths, [pattern::PathPattern::root()]);
-        assert_eq!(config.routes[0].versions.served, [13]);
+        assert_eq!(config.routes[0].versions.accept, [Dialect::Rfc6455]);
         assert_eq!(config.routes[0].tunnel.idle_timeout, Some(Duration::from_secs(300)));
         assert_eq!(config.upstreams[0].servers[0].weight, 1);
         assert!(config.not_in_force.is_empty());
@@ -150,19 +151,24 @@ servers = ['127.0.0.1:9001']
     }
 
     #[test]
-    fn a_route_serves_what_it_accepts_and_its_upstream_speaks() {
-        let accept = changed("upstream = 'app'", "upstream = 'app'\nversions.accept = [7, 13, 0, 8]");
-        let text = accept.replace("servers =", "versions = [0, 8, 7]\nservers =");
-        let versions = &good(&text).routes[0].versions;
-        assert_eq!(versions.accept, [7, 13, 0, 8]);
-        assert_eq!(versions.served, [7, 8]);
-        check_not_in_force(&text, &["route.all.versions.accept"]);
+    fn a_route_accepts_what_it_says_whatever_its_upstream_speaks() {
+        let accept = changed("upstream = 'app'", "upstream = 'app'\nversions.accept = [7, 13, 0, 'hixie-75', 8]");
+        let config = good(&accept.replace("servers =", "versions = [0, 8]\nservers ="));
+        let names = |list: &[Dialect]| list.iter().map(|version| version.name()).collect::<Vec<_>>().join(" ");
+        assert_eq!(names(&config.routes[0].versions.accept), "7 13 0 hixie-75 8");
+        let model::Spoken::Listed(spoken) = &config.upstreams[0].versions else { panic!() };
+        assert_eq!(names(spoken), "0 8");
+        let auto = good(&accept.replace("servers =", "versions = 'auto'\nservers ="));
+        assert_eq!(auto.upstreams[0].versions, model::Spoken::Auto);
     }
 
     #[test]
-    fn version_0_alone_cannot_be_served() {
-        let accept = changed("upstream = 'app'", "upstream = 'app'\nversions.accept = [0]");
-        check_codes(&accept.replace("servers =", "versions = [0]\nservers ="), &[ProblemCode::NoCommonVersion]);
+    fn a_blind_route_has_no_bridge() {
+        let blind = "upstream = 'app'\nversions.accept = [13, 8]\ntunnel.frames = 'blind'";
+        let text = changed("upstream = 'app'", blind);
+        check_codes(&text, &[ProblemCode::NoBridge]);
+        check_codes(&text.replace("servers =", "versions = 'auto'\nservers ="), &[ProblemCode::NoBridge]);
+        good(&text.replace("servers =", "versions = [8, 13]\nservers ="));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::dialect::Dialect;
+
 use super::pattern::{HostPattern, OriginPattern, PathPattern};
 
 /// A whole configuration. Indices between the lists (`Route::upstream`, `Route::listeners`) are always in range.
@@ -120,6 +122,7 @@ pub struct Route {
     pub plain_http: PlainHttp,
     pub versions: Versions,
     pub handshake: Handshake,
+    pub bridge: Bridge,
     pub tunnel: Tunnel,
     pub limits: RouteLimits,
 }
@@ -132,11 +135,9 @@ pub enum PlainHttp {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Versions {
-    /// As the file lists them: the order in which a client is told. Only 0, 7, 8 and 13 occur; never empty.
-    pub accept: Vec<u8>,
-    /// The part of `accept` that the route can really serve today, in the same order; never empty. The rest needs a
-    /// bridge to what the upstream speaks.
-    pub served: Vec<u8>,
+    /// As the file lists them: the order in which a client is told; never empty. What the upstream does not speak is
+    /// translated.
+    pub accept: Vec<Dialect>,
     pub mode: Mode,
 }
 
@@ -224,6 +225,22 @@ impl fmt::Display for Check {
     }
 }
 
+/// What holds for a tunnel whose sides speak different versions, or one without frames.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bridge {
+    pub binary: Binary,
+    /// A message that has to be collected before it goes on.
+    pub max_message_bytes: u64,
+}
+
+/// What becomes of binary messages where the other side knows only texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    Refuse,
+    /// Every text of the side without frames is base64 of a binary message of the other.
+    Base64,
+}
+
 /// What holds for a tunnel after its 101.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tunnel {
@@ -277,8 +294,7 @@ pub struct Rate {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     pub name: String,
-    /// What the servers speak; never empty.
-    pub versions: Vec<u8>,
+    pub versions: Spoken,
     /// Never empty.
     pub servers: Vec<Server>,
     pub balance: Balance,
@@ -292,6 +308,15 @@ pub struct Upstream {
     /// Servers tried before the client gets an answer; at least 1.
     pub tries: usize,
     pub health: Health,
+}
+
+/// What the servers of an upstream speak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// Never empty; the one that is asked for first comes first.
+    Listed(Vec<Dialect>),
+    /// Each server is asked (RFC 6455 §4.4).
+    Auto,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -6,8 +6,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::choice::Choice;
-use super::model::{AccessLog, Config, Gateway, Health, Listener, Log, Route, Server, Upstream};
+use super::model::{AccessLog, Config, Gateway, Health, Listener, Log, Route, Server, Spoken, Upstream};
 use super::units::{format_duration, format_rate, format_size};
+use crate::dialect::Dialect;
 
 /// The whole of `config` in the grammar of the file.
 pub fn print(config: &Config) -> String {
@@ -130,6 +131,10 @@ impl Page<'_> {
         self.set("extensions", quoted(route.handshake.extensions.word()));
         self.set("relax", list(&route.handshake.relax));
 
+        self.section("[route.bridge]");
+        self.set("binary", quoted(route.bridge.binary.word()));
+        self.set("max_message", size(route.bridge.max_message_bytes));
+
         let tunnel = &route.tunnel;
         self.section("[route.tunnel]");
         self.set("frames", quoted(tunnel.frames.word()));
@@ -153,7 +158,13 @@ impl Page<'_> {
     fn upstream(&mut self, upstream: &Upstream) {
         self.section("[[upstream]]");
         self.set("name", quoted(&upstream.name));
-        self.set("versions", versions(&upstream.versions));
+        self.set(
+            "versions",
+            match &upstream.versions {
+                Spoken::Listed(list) => versions(list),
+                Spoken::Auto => quoted("auto"),
+            },
+        );
         self.set("balance", quoted(upstream.balance.word()));
         self.set("connect_timeout", duration(upstream.connect_timeout));
         self.set("handshake_timeout", duration(upstream.handshake_timeout));
@@ -209,8 +220,9 @@ fn size_or_off(given: Option<u64>) -> String {
     given.map_or_else(|| quoted("off"), size)
 }
 
-fn versions(versions: &[u8]) -> String {
-    let words: Vec<String> = versions.iter().map(u8::to_string).collect();
+fn versions(versions: &[Dialect]) -> String {
+    let word = |version: &Dialect| version.number().map_or_else(|| quoted(version), |number| number.to_string());
+    let words: Vec<String> = versions.iter().map(word).collect();
     format!("[{}]", words.join(", "))
 }
 

@@ -39,7 +39,7 @@ pub enum ProblemCode {
     DuplicateVersion,
     DuplicateEntry,
     Contradiction,
-    NoCommonVersion,
+    NoBridge,
     UnreachableRoute,
     UnusedUpstream,
 }
@@ -75,7 +75,7 @@ impl ProblemCode {
         ProblemCode::DuplicateVersion,
         ProblemCode::DuplicateEntry,
         ProblemCode::Contradiction,
-        ProblemCode::NoCommonVersion,
+        ProblemCode::NoBridge,
         ProblemCode::UnreachableRoute,
         ProblemCode::UnusedUpstream,
     ];
@@ -111,7 +111,7 @@ impl ProblemCode {
             ProblemCode::DuplicateVersion => "duplicate-version",
             ProblemCode::DuplicateEntry => "duplicate-entry",
             ProblemCode::Contradiction => "contradiction",
-            ProblemCode::NoCommonVersion => "no-common-version",
+            ProblemCode::NoBridge => "no-bridge",
             ProblemCode::UnreachableRoute => "unreachable-route",
             ProblemCode::UnusedUpstream => "unused-upstream",
         }
@@ -125,7 +125,7 @@ impl ProblemCode {
             | ProblemCode::UnknownUpstream
             | ProblemCode::UnknownListener
             | ProblemCode::Contradiction
-            | ProblemCode::NoCommonVersion
+            | ProblemCode::NoBridge
             | ProblemCode::UnreachableRoute
             | ProblemCode::UnusedUpstream => false,
             ProblemCode::Syntax

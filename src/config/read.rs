@@ -49,6 +49,7 @@ pub fn read(text: &str) -> Reading {
     let root = document.span();
     let mut table = document.into_inner();
     expand_servers(&mut table);
+    name_versions(&mut table);
     let mut check = Check { holes: Holes::default(), problems: Vec::new() };
     if let Shape::Table(keys) = &shape() {
         check.table(&root, &mut table, keys);
@@ -94,18 +95,9 @@ fn is_bare_word(text: &str, span: &Range<usize>) -> bool {
 
 /// Writes every server that is given as its address alone as a table with that address.
 fn expand_servers(file: &mut DeTable<'_>) {
-    let Some(DeValue::Array(upstreams)) = file.get_mut("upstream").map(Spanned::get_mut) else {
-        return;
-    };
-    for upstream in upstreams.iter_mut() {
-        let DeValue::Table(upstream) = upstream.get_mut() else {
-            continue;
-        };
-        let Some(DeValue::Array(servers)) = upstream.get_mut("servers").map(Spanned::get_mut) else {
-            continue;
-        };
-        for server in servers.iter_mut() {
-            expand_server(server);
+    for upstream in tables(file, "upstream") {
+        if let Some(DeValue::Array(servers)) = upstream.get_mut("servers").map(Spanned::get_mut) {
+            servers.iter_mut().for_each(expand_server);
         }
     }
 }
@@ -119,6 +111,49 @@ fn expand_server(server: &mut Spanned<DeValue<'_>>) {
     let key = Spanned::new(span.clone(), "address".into());
     let table = DeTable::from_iter([(key, Spanned::new(span, address))]);
     *server.get_mut() = DeValue::Table(table);
+}
+
+/// Writes every version that is given as a number as the text of it, and an upstream's one word as the list of it.
+fn name_versions(file: &mut DeTable<'_>) {
+    for route in tables(file, "route") {
+        if let Some(DeValue::Table(versions)) = route.get_mut("versions").map(Spanned::get_mut)
+            && let Some(accept) = versions.get_mut("accept")
+        {
+            name_numbers(accept.get_mut());
+        }
+    }
+    for upstream in tables(file, "upstream") {
+        if let Some(versions) = upstream.get_mut("versions") {
+            if versions.get_ref().is_str() {
+                let word =
+                    Spanned::new(versions.span(), std::mem::replace(versions.get_mut(), DeValue::Boolean(false)));
+                *versions.get_mut() = DeValue::Array(std::iter::once(word).collect());
+            }
+            name_numbers(versions.get_mut());
+        }
+    }
+}
+
+fn tables<'t, 'i>(file: &'t mut DeTable<'i>, key: &str) -> impl Iterator<Item = &'t mut DeTable<'i>> {
+    let array = match file.get_mut(key).map(Spanned::get_mut) {
+        Some(DeValue::Array(array)) => Some(array),
+        _ => None,
+    };
+    array.into_iter().flat_map(|array| array.iter_mut()).filter_map(|table| match table.get_mut() {
+        DeValue::Table(table) => Some(table),
+        _ => None,
+    })
+}
+
+fn name_numbers(list: &mut DeValue<'_>) {
+    let DeValue::Array(list) = list else { return };
+    for element in list.iter_mut() {
+        if let DeValue::Integer(integer) = element.get_ref() {
+            let number = i128::from_str_radix(integer.as_str(), integer.radix());
+            let name = number.map_or_else(|_| integer.to_string(), |number| number.to_string());
+            *element.get_mut() = DeValue::String(name.into());
+        }
+    }
 }
 
 struct Check {

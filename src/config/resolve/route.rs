@@ -12,11 +12,12 @@ use super::versions::versions;
 use crate::config::bounds;
 use crate::config::choice::check_from_word;
 use crate::config::file;
-use crate::config::model::{Check, Extensions, Frames, Handshake, Mode, OnRemove, PlainHttp, Route, RouteLimits};
-use crate::config::model::{Tunnel, Upstream, Versions};
+use crate::config::model::{Binary, Bridge, Check, Extensions, Frames, Handshake, Mode, OnRemove, PlainHttp, Route};
+use crate::config::model::{RouteLimits, Spoken, Tunnel, Upstream, Versions};
 use crate::config::pattern::{HostPattern, OriginPattern, PathPattern, PatternError};
 use crate::config::problem::{Problem, ProblemCode};
 use crate::config::units::{format_duration, format_size};
+use crate::dialect::Dialect;
 
 /// What a route can refer to, in the order of the file. The names stand even where the rest had a problem.
 pub struct Known<'a> {
@@ -40,9 +41,13 @@ pub fn route(
     let upstream = upstream(findings, given, table, known);
     let plain_http = findings.choice(&given.plain_http, PlainHttp::Forward);
     let spoken = upstream.and_then(|at| known.resolved[at].as_ref());
-    let versions = route_versions(findings, &given.versions, table, spoken, &key);
+    let versions = route_versions(findings, &given.versions);
     let handshake = handshake(findings, &given.handshake);
+    let bridge = bridge(findings, &given.bridge);
     let tunnel = tunnel(findings, &given.tunnel);
+    if let (Some(versions), Some(upstream), Frames::Blind) = (&versions, spoken, tunnel.frames) {
+        bridges(findings, given, table, versions, upstream);
+    }
     let limits = limits(findings, &given.limits, &key);
     let paths = paths.map(|paths| match paths.as_slice() {
         [] => vec![PathPattern::root()],
@@ -57,6 +62,7 @@ pub fn route(
         plain_http,
         versions: versions?,
         handshake: handshake?,
+        bridge,
         tunnel,
         limits,
     })
@@ -119,42 +125,44 @@ fn position(names: &[Option<&str>], name: &str) -> Option<usize> {
     names.iter().position(|known| *known == Some(name))
 }
 
-/// `spoken` is the route's upstream, where it could be resolved.
-fn route_versions(
-    findings: &mut Findings<'_>,
-    given: &file::Versions,
-    table: &Range<usize>,
-    spoken: Option<&Upstream>,
-    key: &str,
-) -> Option<Versions> {
+fn route_versions(findings: &mut Findings<'_>, given: &file::Versions) -> Option<Versions> {
     let mode = findings.choice(&given.mode, Mode::Enforce);
     let accept = versions(findings, &given.accept)?;
-    let upstream = spoken?;
-    let is_served = |version: &u8| *version != 0 && upstream.versions.contains(version);
-    let served: Vec<u8> = accept.iter().copied().filter(is_served).collect();
-    if served.is_empty() {
-        let span = given.accept.as_ref().map_or(table.clone(), Spanned::span);
-        let asked = listed(&accept);
-        let spoken = listed(&upstream.versions);
-        let message = format!("no version that both route and upstream speak: `[{asked}]`");
-        let problem = Problem::new(ProblemCode::NoCommonVersion, span, message)
-            .label(format!("upstream `{}` speaks `[{spoken}]`", upstream.name))
-            .hint("nothing is translated in this release, and version 0 is not carried");
-        findings.report(problem);
-        return None;
-    }
-    if served.len() < accept.len() {
-        findings.not_in_force(
-            format!("{key}.versions.accept"),
-            "versions that the upstream does not speak are refused, and so is version 0",
-        );
-    }
-    Some(Versions { accept, served, mode })
+    Some(Versions { accept, mode })
 }
 
-fn listed(versions: &[u8]) -> String {
-    let words: Vec<String> = versions.iter().map(u8::to_string).collect();
+/// A blind tunnel leaves bytes as they are, so both its sides have to speak one version.
+fn bridges(
+    findings: &mut Findings<'_>,
+    given: &file::Route,
+    table: &Range<usize>,
+    versions: &Versions,
+    upstream: &Upstream,
+) {
+    let (spoken, speaks) = match &upstream.versions {
+        Spoken::Listed(list) => (list.as_slice(), format!("`[{}]`", listed(list))),
+        Spoken::Auto => (&[][..], "what it says when asked".to_owned()),
+    };
+    let Some(version) = versions.accept.iter().find(|version| !spoken.contains(version)) else { return };
+    let list = given.versions.accept.as_ref();
+    let place = list.and_then(|list| list.get_ref().iter().find(|name| name.get_ref() == version.name()));
+    let span = place.map_or(table.clone(), Spanned::span);
+    let problem = Problem::new(ProblemCode::NoBridge, span, format!("no bridge for version: `{version}`"))
+        .label(format!("upstream `{}` speaks {speaks}", upstream.name))
+        .hint("a bridge changes bytes, and a blind tunnel does not: say `frames = \"track\"`, or take the version out");
+    findings.report(with_context(problem, &given.tunnel.frames, "the frames"));
+}
+
+fn listed(versions: &[Dialect]) -> String {
+    let words: Vec<&str> = versions.iter().map(|version| version.name()).collect();
     words.join(", ")
+}
+
+fn bridge(findings: &mut Findings<'_>, given: &file::Bridge) -> Bridge {
+    Bridge {
+        binary: findings.choice(&given.binary, Binary::Refuse),
+        max_message_bytes: findings.size(&given.max_message, bounds::BRIDGE_MAX_MESSAGE),
+    }
 }
 
 fn handshake(findings: &mut Findings<'_>, given: &file::Handshake) -> Option<Handshake> {

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::address;
 use super::findings::Findings;
 use super::name::name;
-use super::versions::versions;
+use super::versions::spoken;
 use crate::config::bounds;
 use crate::config::file;
 use crate::config::model::{Balance, Health, HealthCheck, Server, Upstream};
@@ -18,7 +18,7 @@ use crate::config::problem::{Problem, ProblemCode};
 pub fn upstream(findings: &mut Findings<'_>, given: &file::Upstream, table: &Range<usize>) -> Option<Upstream> {
     let name = name(findings, &given.name, table, "name = \"chat\"");
     let key = format!("upstream.{}", name.as_deref().unwrap_or_default());
-    let versions = versions(findings, &given.versions);
+    let versions = spoken(findings, &given.versions);
     let servers = servers(findings, given, table);
     let balance = findings.choice(&given.balance, Balance::LeastTunnels);
     if balance == Balance::ClientHash {
