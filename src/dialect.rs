@@ -53,6 +53,12 @@ impl Dialect {
         Dialect::ALL.into_iter().find(|dialect| dialect.name() == name)
     }
 
+    /// What a server that speaks these is asked for on behalf of a client that speaks this one: the client's own version if
+    /// it may be, else the first, which then has to be translated. `None` where nothing is spoken.
+    pub fn towards(self, spoken: &[Dialect]) -> Option<Dialect> {
+        if spoken.contains(&self) { Some(self) } else { spoken.first().copied() }
+    }
+
     /// Whether its messages are framed as RFC 6455 §5 frames them, with Ping, Pong and Close. The others know texts between two
     /// bytes, and nothing else.
     pub fn has_frames(self) -> bool {
@@ -72,6 +78,14 @@ impl fmt::Display for Dialect {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_keeps_its_own_version_where_it_can() {
+        let spoken = [Dialect::Hybi8, Dialect::Rfc6455];
+        assert_eq!(Dialect::Rfc6455.towards(&spoken), Some(Dialect::Rfc6455));
+        assert_eq!(Dialect::Hixie76.towards(&spoken), Some(Dialect::Hybi8));
+        assert_eq!(Dialect::Hixie76.towards(&[]), None);
+    }
 
     #[test]
     fn numbers_and_names_are_one_to_one() {

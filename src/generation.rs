@@ -9,8 +9,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::bridge::{Binary, Terms};
 use crate::config::Config;
 use crate::config::model;
+use crate::dialect::Dialect;
 use crate::limits::Slots;
 use crate::observe::Observer;
 use crate::observe::metrics::{ListenerMetrics, RouteMetrics, ServerMetrics, Standing};
@@ -44,6 +46,9 @@ pub struct RouteHandle {
     pub tunnels: Slots,
     pub roster: Roster,
     pub rules: Arc<Rules>,
+    /// In place of `rules` between two versions.
+    pub bridged_rules: Arc<Rules>,
+    pub terms: Terms,
     pub metrics: RouteMetrics,
 }
 
@@ -57,6 +62,15 @@ impl UpstreamHandle {
     /// A server gave an answer that is HTTP.
     pub fn reached(&self, server: usize) {
         self.tell(server, self.cluster.succeeded(server));
+    }
+
+    /// A server was heard to speak these.
+    pub fn learned(&self, server: usize, versions: &[Dialect]) {
+        if self.cluster.learn(server, versions) {
+            let (upstream, server) = (&self.cluster.rules().name, self.cluster.servers()[server].address());
+            let versions = versions.iter().map(|version| version.name()).collect::<Vec<_>>().join(", ");
+            tracing::info!(upstream, %server, versions, "backend told its versions");
+        }
     }
 
     /// A server could not be reached, or not in time.
@@ -89,6 +103,7 @@ impl UpstreamHandle {
             address: server.address(),
             up: Some(server.is_up()),
             tunnels: server.tunnels(),
+            learned: server.learned(),
         })
     }
 }
@@ -176,6 +191,8 @@ impl Generation {
                 tunnels: lasting.tunnels.get(&route.name, route.limits.tunnels),
                 roster: lasting.roster(&route.name),
                 rules: Arc::new(rules(&route.tunnel)),
+                bridged_rules: Arc::new(bridged_rules(&route.tunnel, &route.bridge)),
+                terms: terms(&route.bridge),
                 metrics: metrics.route(&route.name),
             })
         });
@@ -224,6 +241,22 @@ fn rules(tunnel: &model::Tunnel) -> Rules {
     }
 }
 
+/// A bridge has to bound what it collects, whatever the route says of other tunnels.
+fn bridged_rules(tunnel: &model::Tunnel, bridge: &model::Bridge) -> Rules {
+    let most = tunnel.max_message_bytes.map_or(bridge.max_message_bytes, |most| most.min(bridge.max_message_bytes));
+    Rules { max_message_bytes: Some(most), ..rules(tunnel) }
+}
+
+fn terms(bridge: &model::Bridge) -> Terms {
+    Terms {
+        binary: match bridge.binary {
+            model::Binary::Refuse => Binary::Refuse,
+            model::Binary::Base64 => Binary::Base64,
+        },
+        message_bytes_max: usize::try_from(bridge.max_message_bytes).unwrap_or(usize::MAX),
+    }
+}
+
 /// The generation that new requests get, and what outlives it.
 pub struct Current {
     generation: ArcSwap<Generation>,
@@ -257,8 +290,14 @@ impl Current {
         let left = with_tunnels
             .iter()
             .filter(|(upstream, address, _)| !names.contains(&(upstream.as_str(), *address)))
-            .map(|(upstream, address, tunnels)| Standing { upstream, address: *address, up: None, tunnels: *tunnels });
-        self.observer().metrics().show_servers(named.iter().copied().chain(left));
+            .map(|(upstream, address, tunnels)| Standing {
+                upstream,
+                address: *address,
+                up: None,
+                tunnels: *tunnels,
+                learned: None,
+            });
+        self.observer().metrics().show_servers(named.iter().cloned().chain(left));
     }
 
     pub fn observer(&self) -> &Arc<Observer> {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use wsgate::bridge::{Binary, Terms};
 use wsgate::config::model::AccessLog as Target;
 use wsgate::generation::RouteHandle;
 use wsgate::lifecycle::Lifecycle;
@@ -19,7 +20,7 @@ use wsgate::limits::Slots;
 use wsgate::observe::event::{Opened, Request, RequestId};
 use wsgate::observe::{AccessLog, Metrics, Observer};
 use wsgate::reason::Reason;
-use wsgate::relay::{Account, Early, Held, Relay};
+use wsgate::relay::{Account, Early, Held, Relay, Talk};
 use wsgate::roster::Roster;
 use wsgate::tunnel::{Frames, PingRules, Rules, Session, Side, Speech};
 use wsgate::upstream::TunnelSlot;
@@ -197,6 +198,8 @@ fn relay(rules: &Arc<Rules>, client: DuplexStream, backend: DuplexStream) -> Rel
         tunnels: slots.clone(),
         roster,
         rules: Arc::clone(rules),
+        bridged_rules: Arc::clone(rules),
+        terms: Terms { binary: Binary::Refuse, message_bytes_max: 1 << 20 },
         metrics: metrics.route("r"),
     };
     let now = tokio::time::Instant::now().into_std();
@@ -216,7 +219,7 @@ fn relay(rules: &Arc<Rules>, client: DuplexStream, backend: DuplexStream) -> Rel
     };
     let session = Session::new(Arc::clone(rules), Speech::Frames(Reserved::None), 7, now);
     let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-    Relay::new(client, backend, Early::default(), session, account, timer)
+    Relay::new(client, backend, Early::default(), Talk { session, bridge: None }, account, timer)
 }
 
 fn opened() -> Opened<'static> {

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::config::{Choice, model};
+use crate::dialect::Dialect;
 use crate::generation::{Generation, ListenerHandle, UpstreamHandle};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::observe::metrics::REVISION;
@@ -60,8 +62,7 @@ struct Route<'g> {
     paths: Vec<String>,
     upstream: &'g str,
     mode: &'static str,
-    accept: &'g [u8],
-    served: &'g [u8],
+    accept: Vec<Value>,
     plain_http: &'static str,
     tunnels: u64,
     max_tunnels: Option<usize>,
@@ -81,7 +82,7 @@ struct Unrouted {
 #[derive(Debug, Serialize)]
 struct Upstream<'g> {
     name: &'g str,
-    versions: &'g [u8],
+    versions: Value,
     servers: Vec<Server>,
 }
 
@@ -89,6 +90,8 @@ struct Upstream<'g> {
 struct Server {
     address: SocketAddr,
     up: bool,
+    /// What it was heard to speak, where it is asked.
+    versions: Option<Vec<Value>>,
     tunnels: usize,
     max_tunnels: Option<usize>,
     weight: u32,
@@ -161,8 +164,7 @@ impl<'g> Route<'g> {
             paths: rules.paths.iter().map(ToString::to_string).collect(),
             upstream: &config.upstreams[rules.upstream].name,
             mode: rules.versions.mode.word(),
-            accept: &rules.versions.accept,
-            served: &rules.versions.served,
+            accept: listed(&rules.versions.accept),
             plain_http: rules.plain_http.word(),
             tunnels: counts.tunnels.total(),
             max_tunnels: rules.limits.tunnels,
@@ -181,13 +183,23 @@ impl<'g> Upstream<'g> {
         let servers = upstream.cluster.servers().iter().zip(&rules.servers).map(|(server, limits)| Server {
             address: server.address(),
             up: server.is_up(),
+            versions: server.learned().map(|versions| listed(&versions)),
             tunnels: server.tunnels(),
             max_tunnels: limits.max_tunnels,
             weight: server.weight(),
             failures: reading.failures(&rules.name, &server.address().to_string()),
         });
-        Upstream { name: &rules.name, versions: &rules.versions, servers: servers.collect() }
+        let versions = match &rules.versions {
+            model::Spoken::Listed(list) => Value::Array(listed(list)),
+            model::Spoken::Auto => "auto".into(),
+        };
+        Upstream { name: &rules.name, versions, servers: servers.collect() }
     }
+}
+
+/// As in the configuration: numbers, and one word.
+fn listed(versions: &[Dialect]) -> Vec<Value> {
+    versions.iter().map(|version| version.number().map_or_else(|| version.name().into(), Value::from)).collect()
 }
 
 #[cfg(test)]
@@ -196,7 +208,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Instant, UNIX_EPOCH};
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::config;
@@ -268,7 +280,6 @@ mod tests {
             ("upstream", json!("chat")),
             ("mode", json!("observe")),
             ("accept", json!([13, 8])),
-            ("served", json!([13])),
             ("plain_http", json!("refuse")),
             ("max_tunnels", json!(5)),
         ] {

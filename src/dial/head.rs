@@ -4,9 +4,11 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::handshake::ask::Ask;
 use crate::handshake::header_list::{elements, has_token, lines};
-use crate::handshake::request::{Head, is_hop_by_hop, nominates_protected_field};
-use crate::handshake::{Field, extension};
+use crate::handshake::origin::Stated;
+use crate::handshake::request::{Head, is_hop_by_hop, is_of_a_handshake, nominates_protected_field};
+use crate::handshake::{Field, extension, subprotocol};
 
 /// Whether the peer's own word on where a request comes from is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,39 @@ pub fn upgrade(head: &Head<'_>, origin: Origin, offers: Offers) -> Vec<u8> {
     field(&mut out, "Connection", b"Upgrade");
     for line in &head.fields {
         if goes_on(head, line, origin.trust, offers) {
+            field(&mut out, spelling(line.name), line.value);
+        }
+    }
+    forwarded(&mut out, head, origin);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The head of a handshake of the gateway's own, on a client's behalf. The first lines have the order of the drafts, which some
+/// servers count on.
+pub fn own(head: &Head<'_>, origin: Origin, ask: &Ask, offered: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(768);
+    put(&mut out, &[b"GET ", head.path_and_query.as_bytes(), b" HTTP/1.1\r\n"]);
+    field(&mut out, "Upgrade", ask.upgrade().as_bytes());
+    field(&mut out, "Connection", b"Upgrade");
+    if let Some(host) = head.host {
+        field(&mut out, "Host", host.authority.as_bytes());
+    }
+    match head.origin() {
+        Stated::One(origin) => field(&mut out, ask.origin_field(), origin),
+        // hixie has no handshake without one.
+        Stated::None | Stated::Ambiguous if !ask.dialect().has_frames() => field(&mut out, ask.origin_field(), b"null"),
+        Stated::None | Stated::Ambiguous => {}
+    }
+    for (name, value) in ask.lines() {
+        field(&mut out, name, value.as_bytes());
+    }
+    if !offered.is_empty() {
+        field(&mut out, subprotocol::field(ask.dialect()), offered);
+    }
+    for line in &head.fields {
+        let is_written = is_of_a_handshake(line.name) || line.is("Origin");
+        if !is_written && goes_on(head, line, origin.trust, Offers::Strip) {
             field(&mut out, spelling(line.name), line.value);
         }
     }

@@ -81,13 +81,15 @@ fn is_local(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| LOCAL.contains(&errno))
 }
 
-/// Sends the head and what belongs behind it in one write, and waits for the final answer's head.
+/// Sends the head and what belongs behind it in one write, and waits for the final answer's head, and for as many bytes behind
+/// that of a 101 as its proof has.
 ///
 /// # Errors
 /// When the connection ends, the time is up, or the answer cannot be read in only one way.
 pub async fn exchange(
     mut stream: TcpStream,
     head: &[u8],
+    proof_bytes: usize,
     rules: &model::Upstream,
     mut deadline: Deadline,
 ) -> Result<Reply, DialError> {
@@ -100,6 +102,9 @@ pub async fn exchange(
             let head = start..start + length;
             let answer = Answer::parse(&bytes[head.clone()]).map_err(|_| DialError::Garbage)?;
             if !answer.is_interim() {
+                if answer.status == 101 {
+                    read_up_to(&mut stream, &mut bytes, head.end + proof_bytes).await?;
+                }
                 return Ok((bytes, head));
             }
             start = head.end;
@@ -129,12 +134,23 @@ async fn read_head(
             Scan::TooLarge => return Err(DialError::TooLarge),
             Scan::Incomplete => {}
         }
-        bytes.reserve(512);
-        match stream.read_buf(bytes).await {
-            Ok(0) => return Err(DialError::Lost(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => {}
-            Err(error) => return Err(DialError::Lost(error)),
-        }
+        read_some(stream, bytes).await?;
+    }
+}
+
+async fn read_up_to(stream: &mut TcpStream, bytes: &mut Vec<u8>, length: usize) -> Result<(), DialError> {
+    while bytes.len() < length {
+        read_some(stream, bytes).await?;
+    }
+    Ok(())
+}
+
+async fn read_some(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<(), DialError> {
+    bytes.reserve(512);
+    match stream.read_buf(bytes).await {
+        Ok(0) => Err(DialError::Lost(io::ErrorKind::UnexpectedEof.into())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(DialError::Lost(error)),
     }
 }
 

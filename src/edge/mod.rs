@@ -4,9 +4,11 @@
 mod accept;
 mod arrival;
 mod connection;
+mod greeting;
 mod head_reader;
 mod lent;
 mod plain;
+mod question;
 mod reach;
 mod refusal;
 mod relayed;

@@ -5,26 +5,15 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::arrival::Arrival;
+use super::question::{Judged, Question, Wish};
 use crate::dial::deadline::Deadline;
-use crate::dial::head::Offers;
 use crate::dial::{self, DialError, Reply};
 use crate::generation::UpstreamHandle;
-use crate::handshake::request::Head;
-use crate::handshake::response::{Answer, AnswerBody, Wrong};
-use crate::handshake::subprotocol::{self, Chosen};
-use crate::handshake::{Asked, Field, Key, Version, extension};
-use crate::policy::{Permit, Route};
+use crate::handshake::response::{AnswerBody, Wrong};
+use crate::handshake::version::advertised;
+use crate::policy::Permit;
 use crate::reason::Reason;
 use crate::upstream::{Picked, Tried, TunnelSlot};
-
-/// What every server is sent.
-#[derive(Clone, Copy)]
-pub struct Offer<'a> {
-    pub head: &'a Head<'a>,
-    /// The bytes of it.
-    pub request: &'a [u8],
-    pub offers: Offers,
-}
 
 /// A server answered.
 pub enum Reached {
@@ -36,15 +25,10 @@ pub enum Reached {
 
 pub struct Switching {
     pub reply: Reply,
+    /// What it answered.
+    pub question: Question,
     pub server: SocketAddr,
     pub slot: TunnelSlot,
-}
-
-/// What one server's answer amounts to.
-enum Judged {
-    Switching,
-    Refused(AnswerBody),
-    Wrong(Wrong),
 }
 
 /// Why no server could be used: what the last try came to.
@@ -59,11 +43,10 @@ pub struct Failure {
 pub async fn reach(
     arrival: &Arrival<'_>,
     permit: &Permit,
-    offer: Offer<'_>,
+    wish: &Wish<'_>,
     noted: &mut Vec<Reason>,
 ) -> Result<Reached, Failure> {
     let upstream = arrival.generation.upstream(permit);
-    let route = arrival.generation.policy.route(permit.route());
     let mut tried = Tried::default();
     let mut last = None;
     while tried.count() < upstream.cluster.rules().tries {
@@ -71,19 +54,21 @@ pub async fn reach(
             Ok(picked) => picked,
             Err(reason) => return Err(last.unwrap_or(Failure { reason, detail: None })),
         };
-        let failure = match dial_one(arrival, upstream, picked.index(), offer).await {
-            Ok(reply) => match judge(&reply.answer(), route, offer) {
-                Judged::Switching => return Ok(switching(picked, reply)),
+        let failure = match ask(arrival, upstream, picked.index(), wish).await {
+            Ok((question, reply)) => match wish.judge(&question, &reply.answer(), reply.behind_head()) {
+                Judged::Switching => return Ok(switching(picked, question, reply)),
                 Judged::Refused(framing) => return Ok(Reached::Refused { reply, framing }),
-                Judged::Wrong(wrong) if route.relaxes(Reason::BackendHandshakeWrong) && wrong != Wrong::Framing => {
+                Judged::Wrong(wrong) if may_pass(wrong, &question, wish) => {
                     noted.push(Reason::BackendHandshakeWrong);
-                    arrival.edge.current.observer().would_refuse(route.name(), Reason::BackendHandshakeWrong);
-                    return Ok(switching(picked, reply));
+                    let route = wish.route.name();
+                    arrival.edge.current.observer().would_refuse(route, Reason::BackendHandshakeWrong);
+                    return Ok(switching(picked, question, reply));
                 }
                 Judged::Wrong(wrong) => {
                     let server = picked.server.address();
                     tracing::warn!(id = %arrival.id, %server, wrong = wrong.as_str(), "backend answered a wrong handshake");
                     upstream.not_used(picked.index(), Reason::BackendHandshakeWrong);
+                    upstream.cluster.forget(picked.index());
                     Failure { reason: Reason::BackendHandshakeWrong, detail: Some(wrong.as_str().to_owned()) }
                 }
             },
@@ -94,16 +79,49 @@ pub async fn reach(
     Err(last.unwrap_or(Failure { reason: Reason::BackendUnavailable, detail: None }))
 }
 
-fn switching(picked: Picked<'_>, reply: Reply) -> Reached {
-    Reached::Switching(Switching { reply, server: picked.server.address(), slot: picked.slot })
+/// A relaxed route lets a client judge for itself what it asked itself. What the gateway asked, it has to believe.
+fn may_pass(wrong: Wrong, question: &Question, wish: &Wish<'_>) -> bool {
+    wish.route.relaxes(Reason::BackendHandshakeWrong) && wrong != Wrong::Framing && question.own_dialect().is_none()
 }
 
-/// One server: connect, ask, and let its standing know how that went.
+fn switching(picked: Picked<'_>, question: Question, reply: Reply) -> Reached {
+    Reached::Switching(Switching { reply, question, server: picked.server.address(), slot: picked.slot })
+}
+
+/// One server: asked in a version that it speaks, as far as is known. A server of an upstream that is asked for its versions
+/// may refuse and list them, and is then asked once more, in the best that it listed (RFC 6455 §4.4).
+async fn ask(
+    arrival: &Arrival<'_>,
+    upstream: &UpstreamHandle,
+    server: usize,
+    wish: &Wish<'_>,
+) -> Result<(Question, Reply), DialError> {
+    let question = wish.question(&upstream.cluster.spoken(server));
+    let reply = dial_one(arrival, upstream, server, &question).await?;
+    let Some(own) = wish.speaks.filter(|_| upstream.cluster.asks_for_versions()) else { return Ok((question, reply)) };
+    let answer = reply.answer();
+    let spoken = question.own_dialect().unwrap_or(own);
+    match (answer.status, advertised(&answer.fields)) {
+        (101, _) if !upstream.cluster.spoken(server).contains(&spoken) => upstream.learned(server, &[spoken]),
+        (400 | 426, Some(listed)) if !listed.is_empty() => {
+            upstream.learned(server, &listed);
+            if own.towards(&listed) != Some(spoken) {
+                let question = wish.question(&listed);
+                let reply = dial_one(arrival, upstream, server, &question).await?;
+                return Ok((question, reply));
+            }
+        }
+        _ => {}
+    }
+    Ok((question, reply))
+}
+
+/// Connects, asks, and lets the server's standing know how that went.
 async fn dial_one(
     arrival: &Arrival<'_>,
     upstream: &UpstreamHandle,
     server: usize,
-    offer: Offer<'_>,
+    question: &Question,
 ) -> Result<Reply, DialError> {
     let rules = upstream.cluster.rules();
     let address = upstream.cluster.servers()[server].address();
@@ -112,7 +130,7 @@ async fn dial_one(
         let mut deadline = Deadline::within(rules.connect_timeout);
         let stream = dial::connect(address, &mut deadline).await?;
         arrival.edge.current.observer().connected(&rules.name, begun.elapsed());
-        dial::exchange(stream, offer.request, rules, deadline).await
+        dial::exchange(stream, &question.bytes, question.proof_bytes(), rules, deadline).await
     };
     let answered = answered.await;
     match &answered {
@@ -127,41 +145,4 @@ async fn dial_one(
         }
     }
     answered
-}
-
-fn judge(answer: &Answer<'_>, route: &Route, offer: Offer<'_>) -> Judged {
-    if answer.status != 101 {
-        return match answer.body() {
-            Ok(framing) => Judged::Refused(framing),
-            Err(_) => Judged::Wrong(Wrong::Framing),
-        };
-    }
-    let accept = match offer.head.asked() {
-        // Its proof is not `Sec-WebSocket-Accept`; a route that serves this version does not exist yet.
-        Asked::Version(Version::HIXIE_76) => None,
-        Asked::Version(_) | Asked::Missing | Asked::Malformed => {
-            Key::as_it_stands(&offer.head.fields).map(|key| key.accept())
-        }
-    };
-    let offered: Vec<Field<'_>> = offer
-        .head
-        .fields
-        .iter()
-        .filter(|line| offer.offers == Offers::Forward || !line.is(extension::FIELD))
-        .copied()
-        .collect();
-    match answer.check_101(&offered, accept.as_ref()) {
-        Ok(()) if !chose_welcome_subprotocol(answer, route) => Judged::Wrong(Wrong::Subprotocol),
-        Ok(()) => Judged::Switching,
-        Err(wrong) => Judged::Wrong(wrong),
-    }
-}
-
-/// The client may have offered more than the route welcomes; the choice has to be among the welcome.
-fn chose_welcome_subprotocol(answer: &Answer<'_>, route: &Route) -> bool {
-    let welcome = &route.rules().handshake.subprotocols;
-    match subprotocol::chosen(&answer.fields) {
-        Chosen::One(name) if !welcome.is_empty() => welcome.iter().any(|welcome| welcome.as_bytes() == name),
-        Chosen::One(_) | Chosen::None | Chosen::Malformed => true,
-    }
 }

@@ -11,7 +11,7 @@ use crate::dial::Reply;
 use crate::dial::head::{field, spelling};
 use crate::handshake::VersionList;
 use crate::handshake::chunked::{ChunkedBody, Progress};
-use crate::handshake::request::is_hop_by_hop;
+use crate::handshake::request::{is_hop_by_hop, is_of_a_handshake};
 use crate::handshake::response::{Answer, AnswerBody};
 
 /// The head that the client gets. A version list becomes what client and route can really use, because the backend's
@@ -24,8 +24,8 @@ pub fn head(answer: &Answer<'_>, versions: &VersionList) -> Vec<u8> {
     } else {
         out.extend_from_slice(b"Connection: close\r\n");
     }
-    if names_versions || answer.status == 426 {
-        field(&mut out, "Sec-WebSocket-Version", versions.as_str().as_bytes());
+    if let (true, Some(numbers)) = (names_versions || answer.status == 426, versions.numbers()) {
+        field(&mut out, "Sec-WebSocket-Version", numbers.as_bytes());
     }
     fields(&mut out, answer);
     out
@@ -54,6 +54,16 @@ fn start(answer: &Answer<'_>) -> Vec<u8> {
 fn fields(out: &mut Vec<u8>, answer: &Answer<'_>) {
     for line in &answer.fields {
         if !is_hop_by_hop(&answer.fields, line.name) && !line.is("Sec-WebSocket-Version") {
+            field(out, spelling(line.name), line.value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What a 101 says beside its handshake, and the end of the head.
+pub fn fields_of_no_handshake(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    for line in &answer.fields {
+        if !is_hop_by_hop(&answer.fields, line.name) && !is_of_a_handshake(line.name) {
             field(out, spelling(line.name), line.value);
         }
     }
@@ -123,7 +133,7 @@ impl Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handshake::Version;
+    use crate::dialect::Dialect;
 
     fn check(build: impl Fn(&Answer<'_>) -> Vec<u8>, answer: &str, expected: &str) {
         let bytes = answer.replace('\n', "\r\n");
@@ -132,7 +142,7 @@ mod tests {
     }
 
     fn with_13(answer: &Answer<'_>) -> Vec<u8> {
-        head(answer, &VersionList::new([Version::STANDARD]))
+        head(answer, &VersionList::new(&[Dialect::Rfc6455]))
     }
 
     #[test]

@@ -3,35 +3,37 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::arrival::Arrival;
-use super::reach::{self, Reached};
+use super::greeting::Greeted;
+use super::question::Wish;
+use super::reach::{self, Reached, Switching};
 use super::refusal::{self, About, Client};
 use super::relayed;
 use crate::answer;
-use crate::config::model::Extensions;
-use crate::dial::head::{Offers, Origin};
-use crate::dial::{self, Reply};
-use crate::handshake::extension;
+use crate::bridge::Bridge;
+use crate::dial::Reply;
+use crate::dialect::Dialect;
+use crate::generation::RouteHandle;
+use crate::handshake::hixie::KEY3_BYTES;
+use crate::handshake::key::KeyError;
 use crate::handshake::request::Head;
 use crate::handshake::response::{Answer, AnswerBody};
-use crate::handshake::{Asked, Version};
+use crate::handshake::{Asked, extension};
 use crate::limits::Slot;
 use crate::observe::event::{Opened, Refused};
 use crate::policy::{Decision, Permit};
 use crate::reason::Reason;
-use crate::relay::{Account, Early, Held, Relay};
-use crate::tunnel::{Session, Speech};
+use crate::relay::{Account, Early, Held, Relay, Talk};
+use crate::tunnel::{Frames, Session, Side, Speech};
 use crate::wire::Reserved;
-
-/// Bytes of the third key that a version-0 client sends behind its head.
-const KEY3_BYTES: usize = 8;
 
 /// An upgrade as it arrived.
 pub struct Request<'a> {
@@ -46,6 +48,8 @@ pub struct Request<'a> {
 struct Admitted<'a> {
     head: Head<'a>,
     early: Vec<u8>,
+    /// Of a version-0 handshake, once it is read.
+    key3: Option<[u8; KEY3_BYTES]>,
     decision: Decision,
     permit: Permit,
     connection: Slot,
@@ -71,7 +75,7 @@ pub async fn serve(arrival: &Arrival<'_>, mut stream: TcpStream, request: Reques
         return refusal::refuse(client, arrival, Some(about), Reason::LimitTunnels, None).await;
     };
     let alive = arrival.edge.lifecycle.work();
-    let mut admitted = Admitted { head, early: early.to_vec(), decision, permit, connection, route, alive };
+    let mut admitted = Admitted { head, early: early.to_vec(), key3: None, decision, permit, connection, route, alive };
     if let Err(reason) = read_key3(arrival, &mut stream, &mut admitted).await {
         let client = Client::Unread(&mut stream);
         let about = About { head: &admitted.head, decision: &admitted.decision };
@@ -95,9 +99,9 @@ fn take_verdict(arrival: &Arrival<'_>, decision: &mut Decision) -> Result<Permit
     if verdict.is_ok() && arrival.edge.lifecycle.refuses_tunnels() { Err(Reason::Draining) } else { verdict }
 }
 
-/// A version-0 handshake that is only observed goes on as one piece with its third key, which may come late.
+/// The third key of a version-0 handshake, which may come late.
 async fn read_key3(arrival: &Arrival<'_>, stream: &mut TcpStream, admitted: &mut Admitted<'_>) -> Result<(), Reason> {
-    if admitted.permit.asked() != Some(Asked::Version(Version::HIXIE_76)) {
+    if admitted.permit.asked() != Some(Asked::Known(Dialect::Hixie76)) {
         return Ok(());
     }
     let limit = arrival.generation.listener(arrival.edge.listener).header_timeout;
@@ -110,25 +114,18 @@ async fn read_key3(arrival: &Arrival<'_>, stream: &mut TcpStream, admitted: &mut
         io::Result::Ok(())
     });
     match read.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Reason::HeadMalformed),
-        Err(_) => Err(Reason::HeadTimeout),
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => return Err(Reason::HeadMalformed),
+        Err(_) => return Err(Reason::HeadTimeout),
     }
+    admitted.key3 = admitted.early.first_chunk().copied();
+    admitted.early.drain(..KEY3_BYTES);
+    Ok(())
 }
 
 async fn connect(arrival: &Arrival<'_>, mut client: TcpStream, mut admitted: Admitted<'_>) {
-    let rules = arrival.generation.policy.route(admitted.permit.route()).rules();
-    let offers = match rules.handshake.extensions {
-        Extensions::Strip => Offers::Strip,
-        Extensions::Pass | Extensions::Refuse => Offers::Forward,
-    };
-    let origin = Origin { client: arrival.client, trust: arrival.trust() };
-    let mut request = dial::head::upgrade(&admitted.head, origin, offers);
-    if admitted.permit.asked() == Some(Asked::Version(Version::HIXIE_76)) {
-        request.append(&mut admitted.early);
-    }
-    let offer = reach::Offer { head: &admitted.head, request: &request, offers };
-    match reach::reach(arrival, &admitted.permit, offer, &mut admitted.decision.noted).await {
+    let wish = Wish::new(arrival, &admitted.permit, &admitted.head, admitted.key3);
+    match reach::reach(arrival, &admitted.permit, &wish, &mut admitted.decision.noted).await {
         Ok(Reached::Switching(picked)) => open(arrival, client, admitted, picked).await,
         Ok(Reached::Refused { reply, framing }) => relay_refusal(arrival, &mut client, &admitted, reply, framing).await,
         Err(failure) => {
@@ -139,13 +136,28 @@ async fn connect(arrival: &Arrival<'_>, mut client: TcpStream, mut admitted: Adm
     }
 }
 
+/// The 101 for the client: the backend's own, or one in the gateway's name.
+fn greeting(arrival: &Arrival<'_>, admitted: &Admitted<'_>, reached: &Switching) -> Result<Vec<u8>, KeyError> {
+    let answer = reached.reply.answer();
+    match (admitted.permit.speaks(), reached.question.own_dialect()) {
+        (Some(dialect), Some(_)) => {
+            let greeted = Greeted { dialect, head: &admitted.head, key3: admitted.key3, trust: arrival.trust() };
+            greeted.switching(&answer, reached.question.chosen(&answer))
+        }
+        (Some(_) | None, _) => Ok(relayed::switching(&answer)),
+    }
+}
+
 /// Writes the 101 and leaves the rest to a small task of its own.
-async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'_>, mut reached: reach::Switching) {
+async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'_>, mut reached: Switching) {
     let generation = arrival.generation;
     let route = Arc::clone(generation.route(&admitted.permit));
     let upstream = generation.upstream(&admitted.permit).cluster.rules();
     let observer = Arc::clone(arrival.edge.current.observer());
-    let switching = relayed::switching(&reached.reply.answer());
+    let Ok(switching) = greeting(arrival, &admitted, &reached) else {
+        let about = About { head: &admitted.head, decision: &admitted.decision };
+        return refusal::refuse(Client::Unread(&mut client), arrival, Some(about), Reason::KeyMalformed, None).await;
+    };
     reached.reply.deadline.restart(upstream.handshake_timeout);
     if !matches!(reached.reply.deadline.hold(client.write_all(&switching)).await, Ok(Ok(()))) {
         let request = arrival.event(Some(&admitted.head), admitted.decision.route);
@@ -159,8 +171,8 @@ async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'
         request: arrival.event(Some(&admitted.head), admitted.decision.route),
         upstream: &upstream.name,
         server: reached.server,
-        spoken: asked,
-        subprotocol: answer.text("Sec-WebSocket-Protocol"),
+        spoken: reached.question.own_dialect().map_or(asked, Dialect::name),
+        subprotocol: reached.question.chosen(&answer).and_then(|name| std::str::from_utf8(name).ok()),
         extensions: answer.text("Sec-WebSocket-Extensions"),
         handshake: opened_at.saturating_duration_since(arrival.at),
         would_refuse: &admitted.decision.noted,
@@ -179,17 +191,21 @@ async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'
         },
         route,
     };
-    let early = Early { from_client: admitted.early, from_backend: reached.reply.behind_head().to_vec() };
-    let speech = speech(admitted.permit.asked(), &answer);
-    let session = Session::new(Arc::clone(&account.route.rules), speech, fastrand::u64(..), opened_at);
+    let behind = &reached.reply.behind_head()[reached.question.proof_bytes()..];
+    let early = Early { from_client: admitted.early, from_backend: behind.to_vec() };
+    let speech = speech(&admitted.permit, reached.question.own_dialect(), &account.route, &answer);
+    let talk = talk(speech, &account.route, opened_at);
+    keep_alive(speech, &account.route, &client, &reached.reply.stream);
     let Reply { stream: backend, deadline, .. } = reached.reply;
-    tokio::spawn(Relay::new(client, backend, early, session, account, deadline.into_timer()));
+    tokio::spawn(Relay::new(client, backend, early, talk, account, deadline.into_timer()));
 }
 
 /// What the two sides speak from here on. An unknown version that is only observed may frame its messages in any way.
-fn speech(asked: Option<Asked>, answer: &Answer<'_>) -> Speech {
-    match asked {
-        Some(Asked::Version(version)) if version.has_frames() => {
+fn speech(permit: &Permit, own: Option<Dialect>, route: &RouteHandle, answer: &Answer<'_>) -> Speech {
+    match (permit.asked().and_then(Asked::dialect), permit.speaks(), own) {
+        (_, Some(client), Some(backend)) if client == backend && route.rules.frames == Frames::Blind => Speech::Opaque,
+        (_, Some(client), Some(backend)) => Speech::Bridged { client, backend },
+        (Some(dialect), _, _) if dialect.has_frames() => {
             let mut extensions = extension::names(&answer.fields);
             Speech::Frames(match (extensions.next(), extensions.next()) {
                 (None, _) => Reserved::None,
@@ -200,6 +216,40 @@ fn speech(asked: Option<Asked>, answer: &Answer<'_>) -> Speech {
         _ => Speech::Opaque,
     }
 }
+
+fn talk(speech: Speech, route: &RouteHandle, now: Instant) -> Talk {
+    let chance = fastrand::u64(..);
+    let (rules, bridge) = match speech {
+        Speech::Bridged { client, backend } => {
+            let bridge = Bridge::between(client, backend, route.terms, chance);
+            (&route.bridged_rules, Some(Box::new(bridge)))
+        }
+        Speech::Frames(_) | Speech::Opaque => (&route.rules, None),
+    };
+    Talk { session: Session::new(Arc::clone(rules), speech, chance, now), bridge }
+}
+
+/// A side that knows no Ping is asked by TCP.
+fn keep_alive(speech: Speech, route: &RouteHandle, client: &TcpStream, backend: &TcpStream) {
+    let (Speech::Bridged { client: of_client, backend: of_backend }, Some(ping)) = (speech, route.rules.ping) else {
+        return;
+    };
+    for (stream, dialect, side) in [(client, of_client, Side::Client), (backend, of_backend, Side::Backend)] {
+        if dialect.has_frames() {
+            continue;
+        }
+        let probes = TcpKeepalive::new()
+            .with_time(ping.interval)
+            .with_interval((ping.timeout / PROBES).max(Duration::from_secs(1)))
+            .with_retries(PROBES);
+        if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
+            tracing::debug!(side = side.as_str(), %error, "no TCP keep-alive");
+        }
+    }
+}
+
+/// Of TCP, before a side is taken for dead.
+const PROBES: u32 = 3;
 
 async fn relay_refusal(
     arrival: &Arrival<'_>,

@@ -16,6 +16,18 @@ pub const KEY3_BYTES: usize = 8;
 /// Bytes of the digest, which stands behind the head of the answer.
 pub const DIGEST_BYTES: usize = 16;
 
+/// Whether a request is a handshake of hixie-75, by what it says and by what it does not: no line of a later draft. It proves
+/// nothing, and its lines are compared byte for byte (draft-hixie-thewebsocketprotocol-75 §4.1).
+pub fn is_75(fields: &[Field<'_>]) -> bool {
+    const PREFIX: &str = "sec-websocket-";
+    let of_a_later_draft =
+        |field: &Field<'_>| field.name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    single(fields, "Upgrade") == Single::One(b"WebSocket")
+        && single(fields, "Connection") == Single::One(b"Upgrade")
+        && matches!(single(fields, "Origin"), Single::One(_))
+        && !fields.iter().any(of_a_later_draft)
+}
+
 /// The numbers of Key1 and Key2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers(u32, u32);

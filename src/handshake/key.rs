@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
-use super::Field;
 use super::header_list::{Single, single};
+use super::{Field, hixie};
 
 /// What RFC 6455 §1.3 has every server append to the key.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -24,11 +24,21 @@ pub enum KeyError {
 
 impl<'b> Key<'b> {
     pub fn read(fields: &'b [Field<'b>]) -> Result<Key<'b>, KeyError> {
-        let legacy = fields.iter().any(|field| field.is("Sec-WebSocket-Key1") || field.is("Sec-WebSocket-Key2"));
+        let legacy = has_legacy_key(fields);
         match single(fields, "Sec-WebSocket-Key") {
             Single::One(value) if is_nonce(value) && !legacy => Ok(Key(value)),
             Single::None if !legacy => Err(KeyError::Missing),
             Single::None | Single::One(_) | Single::Repeated => Err(KeyError::Malformed),
+        }
+    }
+
+    /// A key of version 7 or 8, whose clients send other lengths than 16 bytes too.
+    pub fn read_of_a_draft(fields: &'b [Field<'b>]) -> Result<Key<'b>, KeyError> {
+        match (Key::read(fields), single(fields, "Sec-WebSocket-Key")) {
+            (Err(KeyError::Malformed), Single::One(value)) if is_base64(value) && !has_legacy_key(fields) => {
+                Ok(Key(value))
+            }
+            (read, _) => read,
         }
     }
 
@@ -56,6 +66,16 @@ impl Accept {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+fn has_legacy_key(fields: &[Field<'_>]) -> bool {
+    fields.iter().any(|field| field.is(hixie::KEY1) || field.is(hixie::KEY2))
+}
+
+fn is_base64(value: &[u8]) -> bool {
+    const MOST: usize = 128;
+    let alphabet = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    (1..=MOST).contains(&value.len()) && value.iter().all(alphabet)
 }
 
 /// 16 bytes in base64: 22 characters and two signs of padding. The last character carries four unused bits, which

@@ -3,11 +3,13 @@
 //! Everything here is a function of bytes. It does not know which versions, origins or subprotocols are welcome (that is
 //! `policy`), nor where the bytes come from (that is `edge` and `dial`).
 
+pub mod ask;
 pub mod chunked;
 pub mod extension;
 pub mod header_list;
 pub mod hixie;
 pub mod key;
+pub mod origin;
 pub mod request;
 pub mod response;
 pub mod scan;

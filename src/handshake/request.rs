@@ -4,6 +4,7 @@
 use std::mem::MaybeUninit;
 
 use super::header_list::{Single, elements, has_token, lines, single};
+use super::origin::{self, Stated};
 use super::{Asked, Field};
 
 /// Header lines of a head, at most. Browsers send about 15.
@@ -125,6 +126,11 @@ impl<'b> Head<'b> {
 
     pub fn asked(&self) -> Asked {
         Asked::read(&self.fields)
+    }
+
+    /// Where its client says that it comes from.
+    pub fn origin(&self) -> Stated<'_> {
+        origin::stated(&self.fields, self.asked())
     }
 
     /// The value of the only line called `name`, if it is text.
@@ -295,6 +301,12 @@ pub fn is_hop_by_hop(fields: &[Field<'_>], name: &str) -> bool {
         "Upgrade",
     ];
     OLD.iter().any(|old| name.eq_ignore_ascii_case(old)) || has_token(fields, "Connection", name)
+}
+
+/// Whether a line belongs to the handshake of some version, so that only who made that handshake may send it.
+pub fn is_of_a_handshake(name: &str) -> bool {
+    const PREFIXES: [&str; 2] = ["Sec-WebSocket-", "WebSocket-"];
+    PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
 
 /// Whether any line of this name is there.

@@ -39,6 +39,11 @@ pub enum Wrong {
     Upgrade,
     Connection,
     Accept,
+    /// Of version 0.
+    Digest,
+    /// Of hixie-75, which has nothing else to show.
+    StatusLine,
+    Location,
     /// More than one, no token, or one that was not offered.
     Subprotocol,
     Extension,
@@ -51,6 +56,9 @@ impl Wrong {
             Wrong::Upgrade => "upgrade",
             Wrong::Connection => "connection",
             Wrong::Accept => "accept",
+            Wrong::Digest => "digest",
+            Wrong::StatusLine => "status-line",
+            Wrong::Location => "location",
             Wrong::Subprotocol => "subprotocol",
             Wrong::Extension => "extension",
         }
@@ -114,6 +122,28 @@ impl<'b> Answer<'b> {
     /// Checks a 101 against what the gateway sent. `accept` is `None` only where a relaxed route let a request without
     /// a usable key through.
     pub fn check_101(&self, offer: &[Field<'_>], accept: Option<&Accept>) -> Result<(), Wrong> {
+        self.check_switch()?;
+        if let Some(accept) = accept
+            && single(&self.fields, "Sec-WebSocket-Accept") != Single::One(accept.as_bytes())
+        {
+            return Err(Wrong::Accept);
+        }
+        let subprotocol_is_right = match subprotocol::chosen(&self.fields, subprotocol::FIELD) {
+            Chosen::None => true,
+            Chosen::One(name) => subprotocol::offered(offer, subprotocol::FIELD).any(|offered| offered == name),
+            Chosen::Malformed => false,
+        };
+        if !subprotocol_is_right {
+            return Err(Wrong::Subprotocol);
+        }
+        if !extension::within(&self.fields, offer) {
+            return Err(Wrong::Extension);
+        }
+        Ok(())
+    }
+
+    /// What a 101 of any version says (RFC 9110 §7.8).
+    pub fn check_switch(&self) -> Result<(), Wrong> {
         if has(&self.fields, "Content-Length") || has(&self.fields, "Transfer-Encoding") {
             return Err(Wrong::Framing);
         }
@@ -122,22 +152,6 @@ impl<'b> Answer<'b> {
         }
         if !has_token(&self.fields, "Connection", "upgrade") {
             return Err(Wrong::Connection);
-        }
-        if let Some(accept) = accept
-            && single(&self.fields, "Sec-WebSocket-Accept") != Single::One(accept.as_bytes())
-        {
-            return Err(Wrong::Accept);
-        }
-        let subprotocol_is_right = match subprotocol::chosen(&self.fields) {
-            Chosen::None => true,
-            Chosen::One(name) => subprotocol::offered(offer).any(|offered| offered == name),
-            Chosen::Malformed => false,
-        };
-        if !subprotocol_is_right {
-            return Err(Wrong::Subprotocol);
-        }
-        if !extension::within(&self.fields, offer) {
-            return Err(Wrong::Extension);
         }
         Ok(())
     }

@@ -3,30 +3,22 @@
 
 use std::fmt;
 
-use super::header_list::{Single, single};
-use super::{Field, header_list};
+use super::header_list::{Single, elements, lines, single};
+use super::{Field, hixie};
+use crate::dialect::Dialect;
 
 /// A version number as RFC 6455 §4.3 writes it: 0 to 255, no sign, no leading zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Version(u8);
 
 impl Version {
-    /// RFC 6455, the only one that is a standard.
-    pub const STANDARD: Version = Version(13);
-    /// hixie-76, alias hybi-00: a handshake with Key1 and Key2 and no version header.
-    pub const HIXIE_76: Version = Version(0);
-
-    pub fn new(number: u8) -> Version {
-        Version(number)
-    }
-
     pub fn number(self) -> u8 {
         self.0
     }
 
-    /// Whether its messages are framed as RFC 6455 §5 frames them, which the drafts behind 7 to 12 did already.
-    pub fn has_frames(self) -> bool {
-        matches!(self.0, 7..=13)
+    /// Drafts 1 to 6 framed messages in ways of their own, and 9 to 12 never went on the wire (RFC 6455 §4.1, §11.6).
+    pub fn is_obsolete(self) -> bool {
+        matches!(self.0, 1..=6 | 9..=12)
     }
 
     /// `version = DIGIT / (NZDIGIT DIGIT) / ("1" DIGIT DIGIT) / ("2" DIGIT DIGIT)`, limited to 0 to 255.
@@ -59,8 +51,13 @@ impl fmt::Display for Version {
 /// Which version a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// One well-formed number, or a version-0 handshake: Key1, Key2 and no version header.
-    Version(Version),
+    /// One that the gateway can speak. Version 0 is a handshake with Key1 or Key2 and no version line, hixie-75 one with no
+    /// line of any later draft.
+    Known(Dialect),
+    /// One well-formed number that nobody speaks. 0 is among them: who speaks it has no version line.
+    Other(Version),
+    /// Drafts 1 to 3 named themselves in `Sec-WebSocket-Draft`.
+    Draft,
     Missing,
     /// Empty, `013`, `13.0`, 256, words, two lines, or a list in one line.
     Malformed,
@@ -68,67 +65,85 @@ pub enum Asked {
 
 impl Asked {
     pub fn read(fields: &[Field<'_>]) -> Asked {
+        let has = |name| lines(fields, name).next().is_some();
         match single(fields, "Sec-WebSocket-Version") {
-            Single::One(value) => Version::parse(value).map_or(Asked::Malformed, Asked::Version),
+            Single::One(value) => Version::parse(value).map_or(Asked::Malformed, Asked::numbered),
             Single::Repeated => Asked::Malformed,
-            Single::None if is_hixie_76(fields) => Asked::Version(Version::HIXIE_76),
+            Single::None if has("Sec-WebSocket-Key") => Asked::Missing,
+            Single::None if has("Sec-WebSocket-Draft") => Asked::Draft,
+            Single::None if has(hixie::KEY1) || has(hixie::KEY2) => Asked::Known(Dialect::Hixie76),
+            Single::None if hixie::is_75(fields) => Asked::Known(Dialect::Hixie75),
             Single::None => Asked::Missing,
+        }
+    }
+
+    fn numbered(version: Version) -> Asked {
+        match Dialect::from_number(version.number()) {
+            Some(dialect) if dialect != Dialect::Hixie76 => Asked::Known(dialect),
+            Some(_) | None => Asked::Other(version),
+        }
+    }
+
+    /// What the client speaks, if the gateway can.
+    pub fn dialect(self) -> Option<Dialect> {
+        match self {
+            Asked::Known(dialect) => Some(dialect),
+            Asked::Other(_) | Asked::Draft | Asked::Missing | Asked::Malformed => None,
         }
     }
 
     /// The metric label: a closed set.
     pub fn label(self) -> &'static str {
         match self {
-            Asked::Version(Version(0)) => "0",
-            Asked::Version(Version(7)) => "7",
-            Asked::Version(Version(8)) => "8",
-            Asked::Version(Version(13)) => "13",
-            Asked::Version(_) => "other",
+            Asked::Known(dialect) => dialect.name(),
+            Asked::Other(_) | Asked::Draft => "other",
             Asked::Missing => "missing",
             Asked::Malformed => "malformed",
         }
     }
 
-    pub const LABELS: [&str; 7] = ["0", "7", "8", "13", "other", "missing", "malformed"];
+    pub const LABELS: [&str; 8] = ["hixie-75", "0", "7", "8", "13", "other", "missing", "malformed"];
 }
 
-/// Key1 and Key2 make a version-0 handshake, which has no `Sec-WebSocket-Key`.
-fn is_hixie_76(fields: &[Field<'_>]) -> bool {
-    let has = |name| header_list::lines(fields, name).next().is_some();
-    has("Sec-WebSocket-Key1") && has("Sec-WebSocket-Key2") && !has("Sec-WebSocket-Key")
-}
-
-/// The versions a client is told, in configured order, never empty.
+/// The versions a client is told, in configured order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionList {
-    versions: Vec<Version>,
-    text: String,
+    numbers: String,
+    names: String,
 }
 
 impl VersionList {
-    /// # Panics
-    /// When the list is empty: a route that serves nothing is a configuration problem found long before.
-    pub fn new(versions: impl IntoIterator<Item = Version>) -> VersionList {
-        let versions: Vec<Version> = versions.into_iter().collect();
-        assert!(!versions.is_empty(), "a list of served versions is never empty");
-        let text = versions.iter().map(Version::to_string).collect::<Vec<_>>().join(", ");
-        VersionList { versions, text }
+    pub fn new(versions: &[Dialect]) -> VersionList {
+        let numbers: Vec<String> =
+            versions.iter().filter_map(|version| version.number()).map(|number| number.to_string()).collect();
+        let names: Vec<&str> = versions.iter().map(|version| version.name()).collect();
+        VersionList { numbers: numbers.join(", "), names: names.join(", ") }
     }
 
-    pub fn contains(&self, version: Version) -> bool {
-        self.versions.contains(&version)
+    /// The value of the answer's `Sec-WebSocket-Version`: `13, 8, 7`. `None` where only hixie-75 is served, which has no
+    /// number.
+    pub fn numbers(&self) -> Option<&str> {
+        (!self.numbers.is_empty()).then_some(&self.numbers)
     }
 
-    /// The value of the answer's `Sec-WebSocket-Version`: `13, 8, 7`.
-    pub fn as_str(&self) -> &str {
-        &self.text
+    /// For people: `13, 0, hixie-75`.
+    pub fn names(&self) -> &str {
+        &self.names
     }
 }
 
-impl fmt::Display for VersionList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+/// The versions in a server's answer that the gateway can speak, over one line or several (RFC 6455 §4.4), in its order.
+/// `None` where it lists none at all.
+pub fn advertised(fields: &[Field<'_>]) -> Option<Vec<Dialect>> {
+    let mut listed = elements(fields, "Sec-WebSocket-Version").peekable();
+    listed.peek()?;
+    let mut known = Vec::new();
+    for dialect in listed.filter_map(Version::parse).filter_map(|version| Dialect::from_number(version.number())) {
+        if !known.contains(&dialect) {
+            known.push(dialect);
+        }
     }
+    Some(known)
 }
 
 #[cfg(test)]
@@ -152,25 +167,63 @@ mod tests {
 
     #[test]
     fn two_lines_are_malformed_even_when_equal() {
-        check(&[("sec-websocket-version", "13")], Asked::Version(Version::STANDARD));
+        check(&[("sec-websocket-version", "13")], Asked::Known(Dialect::Rfc6455));
         check(&[("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Version", "13")], Asked::Malformed);
         check(&[("Sec-WebSocket-Version", "13, 8")], Asked::Malformed);
         check(&[("Sec-WebSocket-Version", "")], Asked::Malformed);
     }
 
     #[test]
-    fn two_keys_without_a_version_are_version_0() {
+    fn a_key_of_version_0_without_a_version_is_version_0() {
         let keys = [("Sec-WebSocket-Key1", "1 2"), ("Sec-WebSocket-Key2", "3 4")];
-        check(&keys, Asked::Version(Version::HIXIE_76));
-        check(&keys[..1], Asked::Missing);
+        check(&keys, Asked::Known(Dialect::Hixie76));
+        check(&keys[..1], Asked::Known(Dialect::Hixie76));
         check(&[keys[0], keys[1], ("Sec-WebSocket-Key", "x")], Asked::Missing);
-        check(&[keys[0], keys[1], ("Sec-WebSocket-Version", "8")], Asked::Version(Version(8)));
+        check(&[keys[0], keys[1], ("Sec-WebSocket-Version", "8")], Asked::Known(Dialect::Hybi8));
+        check(&[keys[0], keys[1], ("Sec-WebSocket-Draft", "2")], Asked::Draft);
+        check(&[("Sec-WebSocket-Version", "0"), ("Sec-WebSocket-Key", "x")], Asked::Other(Version(0)));
+    }
+
+    #[test]
+    fn hixie_75_is_what_has_no_line_of_any_later_draft() {
+        let good = [("Upgrade", "WebSocket"), ("Connection", "Upgrade"), ("Origin", "http://a")];
+        check(&good, Asked::Known(Dialect::Hixie75));
+        check(&[good[0], good[1], good[2], ("WebSocket-Protocol", "x")], Asked::Known(Dialect::Hixie75));
+        check(&[("Upgrade", "websocket"), good[1], good[2]], Asked::Missing);
+        check(&[good[0], ("Connection", "keep-alive, Upgrade"), good[2]], Asked::Missing);
+        check(&good[..2], Asked::Missing);
+        check(&[good[0], good[1], good[2], ("Sec-WebSocket-Protocol", "x")], Asked::Missing);
+        check(&[good[0], good[1], good[2], ("Sec-WebSocket-Key", "x")], Asked::Missing);
     }
 
     #[test]
     fn every_label_is_of_the_closed_set() {
         for number in 0..=255 {
-            assert!(Asked::LABELS.contains(&Asked::Version(Version(number)).label()));
+            assert!(Asked::LABELS.contains(&Asked::numbered(Version(number)).label()));
         }
+        assert!(Dialect::ALL.iter().all(|dialect| Asked::LABELS.contains(&dialect.name())));
+    }
+
+    #[test]
+    fn a_list_has_the_order_of_the_configuration_and_only_numbers_on_the_wire() {
+        let list = VersionList::new(&[Dialect::Hybi8, Dialect::Hixie75, Dialect::Rfc6455]);
+        assert_eq!((list.numbers(), list.names()), (Some("8, 13"), "8, hixie-75, 13"));
+        assert_eq!(VersionList::new(&[Dialect::Hixie75]).numbers(), None);
+    }
+
+    #[test]
+    fn a_servers_list_may_be_one_line_or_several() {
+        let list = |values: &[&str]| {
+            let fields: Vec<Field> =
+                values.iter().map(|value| Field { name: "Sec-WebSocket-Version", value: value.as_bytes() }).collect();
+            advertised(&fields)
+        };
+        assert_eq!(list(&[]), None);
+        assert_eq!(list(&[""]), None);
+        assert_eq!(list(&["x, 99"]), Some(vec![]));
+        assert_eq!(
+            list(&["0,6,8,13", "8, 7"]).unwrap().iter().map(|d| d.name()).collect::<Vec<_>>(),
+            ["0", "8", "13", "7"]
+        );
     }
 }

@@ -104,6 +104,11 @@ pub(super) const HTTP_REQUESTS: Row = row(
 );
 pub(super) const BACKEND_UP: Row =
     row("wsgate_backend_up", &["upstream", "server"], "1 while the server gets new tunnels, 0 while it is out.");
+pub(super) const BACKEND_VERSIONS: Row = row(
+    "wsgate_backend_versions",
+    &["upstream", "server", "version"],
+    "1 for each version that a server was heard to speak, where the configuration has servers asked.",
+);
 pub(super) const BACKEND_TUNNELS: Row =
     row("wsgate_backend_tunnels", &["upstream", "server"], "Tunnels open to the server now.");
 pub(super) const BACKEND_CONNECT_DURATION: Row = row(

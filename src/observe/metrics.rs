@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
@@ -13,6 +14,7 @@ use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
 use super::families::{self, Define};
 pub use super::families::{Family, Kind};
 use crate::config::{Config, model};
+use crate::dialect::Dialect;
 use crate::reason::{By, Reason};
 
 /// The `route` label of a request that no route matched. No configured name looks like this.
@@ -22,7 +24,7 @@ pub const NO_ROUTE: &str = "-";
 pub const NO_CLOSE_CODE: &str = "none";
 
 /// The `version` labels: what a client can ask for.
-pub const VERSIONS: [&str; 7] = ["0", "7", "8", "13", "other", "missing", "malformed"];
+pub const VERSIONS: [&str; 8] = ["hixie-75", "0", "7", "8", "13", "other", "missing", "malformed"];
 
 /// The source revision, where the build was told.
 pub const REVISION: &str = match option_env!("WSGATE_REVISION") {
@@ -60,6 +62,7 @@ pub struct Metrics {
     connections: IntGaugeVec,
     pub(super) http_requests: IntCounterVec,
     backend_up: IntGaugeVec,
+    backend_versions: IntGaugeVec,
     backend_tunnels: IntGaugeVec,
     pub(super) backend_connect_duration: HistogramVec,
     pub(super) backend_failures: IntCounterVec,
@@ -109,7 +112,7 @@ pub struct ServerMetrics {
 }
 
 /// How a backend server stands at one moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Standing<'a> {
     pub upstream: &'a str,
     pub address: SocketAddr,
@@ -117,6 +120,8 @@ pub struct Standing<'a> {
     pub up: Option<bool>,
     /// Open now.
     pub tunnels: usize,
+    /// What it was heard to speak, where it was asked.
+    pub learned: Option<Arc<[Dialect]>>,
 }
 
 impl ServerMetrics {
@@ -149,6 +154,7 @@ impl Metrics {
             connections: define.gauge(families::CONNECTIONS),
             http_requests: define.counter(families::HTTP_REQUESTS),
             backend_up: define.gauge(families::BACKEND_UP),
+            backend_versions: define.gauge(families::BACKEND_VERSIONS),
             backend_tunnels: define.gauge(families::BACKEND_TUNNELS),
             backend_connect_duration: define.histogram(families::BACKEND_CONNECT_DURATION, &CONNECT_SECONDS),
             backend_failures: define.counter(families::BACKEND_FAILURES),
@@ -196,12 +202,16 @@ impl Metrics {
     pub fn show_servers<'a>(&self, servers: impl Iterator<Item = Standing<'a>>) {
         self.backend_up.reset();
         self.backend_tunnels.reset();
-        for Standing { upstream, address, up, tunnels } in servers {
+        self.backend_versions.reset();
+        for Standing { upstream, address, up, tunnels, learned } in servers {
             let address = address.to_string();
             let labels = [upstream, address.as_str()];
             self.backend_tunnels.with_label_values(&labels).set(tunnels as i64);
             if let Some(up) = up {
                 self.backend_up.with_label_values(&labels).set(i64::from(up));
+            }
+            for version in learned.iter().flat_map(|learned| learned.iter()) {
+                self.backend_versions.with_label_values(&[upstream, &address, version.name()]).set(1);
             }
         }
     }
@@ -292,11 +302,12 @@ impl Metrics {
                 self.upgrade_requests.with_label_values(&[&config.listeners[listener].name, name, version]);
             }
         }
-        for served in &route.versions.served {
-            let version = served.to_string();
-            self.tunnels.with_label_values(&[name, &upstream.name, &version]);
-            if upstream.versions.contains(served) {
-                self.tunnels_opened.with_label_values(&[name, &upstream.name, &version, &version]);
+        for asked in &route.versions.accept {
+            self.tunnels.with_label_values(&[name, upstream.name.as_str(), asked.name()]);
+            if let model::Spoken::Listed(spoken) = &upstream.versions
+                && let Some(towards) = asked.towards(spoken)
+            {
+                self.tunnels_opened.with_label_values(&[name, &upstream.name, asked.name(), towards.name()]);
             }
         }
     }
@@ -369,7 +380,7 @@ mod tests {
         }
         let sorted = metrics.families().windows(2).all(|pair| pair[0].name < pair[1].name);
         assert!(sorted, "{:?}", metrics.families());
-        assert_eq!(metrics.families().len(), 32);
+        assert_eq!(metrics.families().len(), 33);
     }
 
     #[test]
@@ -387,7 +398,8 @@ mod tests {
         let metrics = Metrics::new();
         let labels = |server| [("upstream", "chat"), ("server", server)];
         let (first, second) = ("127.0.0.1:9001", "127.0.0.1:9002");
-        let standing = |server, up, tunnels| Standing { upstream: "chat", address: address(server), up, tunnels };
+        let standing =
+            |server, up, tunnels| Standing { upstream: "chat", address: address(server), up, tunnels, learned: None };
         metrics.show_servers([standing(first, Some(true), 1), standing(second, Some(false), 0)].into_iter());
         assert_eq!(value(&metrics, "wsgate_backend_up", &labels(first)), Some(1.0));
         assert_eq!(value(&metrics, "wsgate_backend_up", &labels(second)), Some(0.0));

@@ -3,10 +3,12 @@
 
 use super::Route;
 use crate::config::model::Extensions;
-use crate::handshake::header_list::{Single, has_token, single};
+use crate::dialect::Dialect;
+use crate::handshake::header_list::has_token;
 use crate::handshake::key::KeyError;
+use crate::handshake::origin::Stated;
 use crate::handshake::request::{Body, Head, Http, nominates_protected_field};
-use crate::handshake::{Asked, Key, Version, extension, subprotocol};
+use crate::handshake::{Asked, Key, extension, hixie, subprotocol};
 use crate::reason::Reason;
 
 /// One thing that is asked of every upgrade.
@@ -69,8 +71,10 @@ fn host(_: &Route, _: Asked, head: &Head<'_>) -> Result<(), Reason> {
 }
 
 /// A body would leave bytes that one side takes for frames and the other for a request.
-fn body(_: &Route, _: Asked, head: &Head<'_>) -> Result<(), Reason> {
-    require(head.body == Body::None, Reason::BodyOnUpgrade)
+/// Some clients of version 0 call their third key one.
+fn body(_: &Route, asked: Asked, head: &Head<'_>) -> Result<(), Reason> {
+    let is_key3 = asked == Asked::Known(Dialect::Hixie76) && head.body == Body::Length(hixie::KEY3_BYTES as u64);
+    require(head.body == Body::None || is_key3, Reason::BodyOnUpgrade)
 }
 
 fn upgrade_token(_: &Route, _: Asked, head: &Head<'_>) -> Result<(), Reason> {
@@ -91,52 +95,57 @@ fn nominated(_: &Route, _: Asked, head: &Head<'_>) -> Result<(), Reason> {
 
 fn version(route: &Route, asked: Asked, _: &Head<'_>) -> Result<(), Reason> {
     match asked {
-        Asked::Version(version) => require(route.versions().contains(version), Reason::VersionUnsupported),
+        Asked::Known(Dialect::Hixie75) => require(route.accepts(Dialect::Hixie75), Reason::VersionMissing),
+        Asked::Known(dialect) => require(route.accepts(dialect), Reason::VersionUnsupported),
+        Asked::Other(version) if version.is_obsolete() => Err(Reason::VersionObsolete),
+        Asked::Other(_) => Err(Reason::VersionUnsupported),
+        Asked::Draft => Err(Reason::VersionObsolete),
         Asked::Missing => Err(Reason::VersionMissing),
         Asked::Malformed => Err(Reason::VersionMalformed),
     }
 }
 
-/// A version-0 handshake proves itself with Key1, Key2 and eight bytes instead.
+/// A version-0 handshake proves itself with Key1, Key2 and eight bytes instead, and hixie-75 with nothing. Clients of 7 and 8
+/// send keys of other lengths, which their servers never minded.
 fn key(_: &Route, asked: Asked, head: &Head<'_>) -> Result<(), Reason> {
-    if asked == Asked::Version(Version::HIXIE_76) {
-        return Ok(());
-    }
-    match Key::read(&head.fields) {
-        Ok(_) => Ok(()),
-        Err(KeyError::Missing) => Err(Reason::KeyMissing),
-        Err(KeyError::Malformed) => Err(Reason::KeyMalformed),
-    }
+    let read = match asked {
+        Asked::Known(Dialect::Hixie75) => Ok(()),
+        Asked::Known(Dialect::Hixie76) => hixie::Numbers::read(&head.fields).map(|_| ()),
+        Asked::Known(Dialect::Hybi8 | Dialect::Hybi7) => Key::read_of_a_draft(&head.fields).map(|_| ()),
+        Asked::Known(Dialect::Rfc6455) | Asked::Other(_) | Asked::Draft | Asked::Missing | Asked::Malformed => {
+            Key::read(&head.fields).map(|_| ())
+        }
+    };
+    read.map_err(|error| match error {
+        KeyError::Missing => Reason::KeyMissing,
+        KeyError::Malformed => Reason::KeyMalformed,
+    })
 }
 
-/// Versions before 13 may carry the origin as `Sec-WebSocket-Origin`.
-fn origin(route: &Route, asked: Asked, head: &Head<'_>) -> Result<(), Reason> {
+/// Drafts before 11 carry the origin as `Sec-WebSocket-Origin`, and whoever states two may not mean two.
+fn origin(route: &Route, _: Asked, head: &Head<'_>) -> Result<(), Reason> {
     let welcome = &route.rules().handshake.origins;
+    let stated = head.origin();
     if welcome.is_empty() {
-        return Ok(());
+        return require(stated != Stated::Ambiguous, Reason::OriginRefused);
     }
-    let stated = match (single(&head.fields, "Origin"), asked) {
-        (Single::None, Asked::Version(version)) if version != Version::STANDARD => {
-            single(&head.fields, "Sec-WebSocket-Origin")
-        }
-        (stated, _) => stated,
-    };
     let origin = match stated {
-        Single::One(value) => std::str::from_utf8(value).ok(),
-        Single::None | Single::Repeated => None,
+        Stated::One(value) => std::str::from_utf8(value).ok(),
+        Stated::None | Stated::Ambiguous => None,
     };
     require(origin.is_some_and(|origin| welcome.iter().any(|pattern| pattern.matches(origin))), Reason::OriginRefused)
 }
 
 /// An offer passes if it is well formed and holds a welcome name; no offer passes too, because RFC 6455 §4.2.2 lets a
 /// server go on without a subprotocol.
-fn subprotocol(route: &Route, _: Asked, head: &Head<'_>) -> Result<(), Reason> {
+fn subprotocol(route: &Route, asked: Asked, head: &Head<'_>) -> Result<(), Reason> {
     let welcome = &route.rules().handshake.subprotocols;
-    let mut offered = subprotocol::offered(&head.fields).peekable();
+    let field = asked.dialect().map_or(subprotocol::FIELD, subprotocol::field);
+    let mut offered = subprotocol::offered(&head.fields, field).peekable();
     let one_is_welcome = welcome.is_empty()
         || offered.peek().is_none()
         || offered.any(|name| welcome.iter().any(|welcome| welcome.as_bytes() == name));
-    require(one_is_welcome && subprotocol::is_well_formed(&head.fields), Reason::SubprotocolRefused)
+    require(one_is_welcome && subprotocol::is_well_formed(&head.fields, field), Reason::SubprotocolRefused)
 }
 
 fn extensions(route: &Route, _: Asked, head: &Head<'_>) -> Result<(), Reason> {

@@ -9,6 +9,7 @@ pub use route::Route;
 
 use crate::config::Config;
 use crate::config::model::PlainHttp;
+use crate::dialect::Dialect;
 use crate::handshake::request::{Head, Intent, nominates_protected_field};
 use crate::handshake::{Asked, VersionList};
 use crate::reason::Reason;
@@ -25,6 +26,8 @@ pub struct Permit {
     route: usize,
     /// The version that the client asked for, and that the backend is asked for; `None` on a plain request.
     asked: Option<Asked>,
+    /// What the client speaks, where the route accepts it.
+    speaks: Option<Dialect>,
 }
 
 impl Permit {
@@ -35,6 +38,11 @@ impl Permit {
 
     pub fn asked(&self) -> Option<Asked> {
         self.asked
+    }
+
+    /// `None` on a plain request, and where the client's version is only observed.
+    pub fn speaks(&self) -> Option<Dialect> {
+        self.speaks
     }
 }
 
@@ -84,7 +92,7 @@ impl Policy {
         match head.intent() {
             Intent::Plain if route.rules().plain_http == PlainHttp::Refuse => {}
             Intent::Plain if nominates_protected_field(&head.fields) => decision.verdict = Err(Reason::HeaderNominated),
-            Intent::Plain => decision.verdict = Ok(Permit { route: index, asked: None }),
+            Intent::Plain => decision.verdict = Ok(Permit { route: index, asked: None, speaks: None }),
             Intent::Upgrade => {
                 let asked = head.asked();
                 for check in &CHECKS {
@@ -99,7 +107,8 @@ impl Policy {
                         }
                     }
                 }
-                decision.verdict = Ok(Permit { route: index, asked: Some(asked) });
+                let speaks = asked.dialect().filter(|dialect| route.accepts(*dialect));
+                decision.verdict = Ok(Permit { route: index, asked: Some(asked), speaks });
             }
         }
         decision

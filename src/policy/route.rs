@@ -1,8 +1,9 @@
 //! One route's rules, ready to be asked: which requests it is for, what it serves, what it relaxes.
 
 use crate::config::model;
+use crate::dialect::Dialect;
+use crate::handshake::VersionList;
 use crate::handshake::request::Head;
-use crate::handshake::{Version, VersionList};
 use crate::reason::Reason;
 
 /// A route of the configuration with the list that its clients are told.
@@ -14,8 +15,7 @@ pub struct Route {
 
 impl Route {
     pub fn new(rules: &model::Route) -> Route {
-        let versions = VersionList::new(rules.versions.served.iter().map(|&number| Version::new(number)));
-        Route { rules: rules.clone(), versions }
+        Route { rules: rules.clone(), versions: VersionList::new(&rules.versions.accept) }
     }
 
     pub fn rules(&self) -> &model::Route {
@@ -28,6 +28,10 @@ impl Route {
 
     pub fn versions(&self) -> &VersionList {
         &self.versions
+    }
+
+    pub fn accepts(&self, version: Dialect) -> bool {
+        self.rules.versions.accept.contains(&version)
     }
 
     /// Listener, host and path; a request without a host matches only a route for any host.

@@ -12,7 +12,8 @@ const GOOD: &str = "GET /ws HTTP/1.1\nHost: a.example\nUpgrade: websocket\nConne
 
 /// A permit for tests of what demands one.
 pub fn permit() -> Permit {
-    Permit { route: 0, asked: Some(Asked::Version(crate::handshake::Version::STANDARD)) }
+    let speaks = crate::dialect::Dialect::Rfc6455;
+    Permit { route: 0, asked: Some(Asked::Known(speaks)), speaks: Some(speaks) }
 }
 
 fn policy(route: &str) -> Policy {
@@ -208,7 +209,7 @@ fn a_refusal_tells_the_routes_list_in_its_own_order() {
     let policy = policy("[route.versions]\naccept = [8, 13]");
     let bytes = GOOD.replace("Version: 13", "Version: 7").replace('\n', "\r\n") + "\r\n";
     let decision = policy.decide(0, &Head::parse(bytes.as_bytes()).unwrap());
-    let told = |reason| policy.advertised(&decision, reason).map(VersionList::as_str);
+    let told = |reason| policy.advertised(&decision, reason).and_then(VersionList::numbers);
     assert_eq!(told(Reason::VersionUnsupported), Some("8, 13"));
     assert_eq!(told(Reason::KeyMissing), None);
 }

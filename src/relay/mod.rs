@@ -6,6 +6,7 @@
 //! it at one scratch buffer, and leaves the other direction alone.
 
 mod account;
+mod crossing;
 mod flow;
 
 use std::future::Future;
@@ -16,6 +17,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
+use crate::bridge::Bridge;
 use crate::reason::Reason;
 use crate::tunnel::{Session, Side};
 pub use account::{Account, Held};
@@ -28,6 +30,8 @@ pub struct Relay<C, B> {
     to_backend: Flow,
     to_client: Flow,
     early: Option<Box<Early>>,
+    /// Between two versions.
+    bridge: Option<Box<Bridge>>,
     session: Session,
     account: Account,
     /// Set to the session's deadline when it fires, not at every byte.
@@ -47,10 +51,11 @@ where
         client: C,
         backend: B,
         early: Early,
-        session: Session,
+        talk: Talk,
         account: Account,
         timer: Pin<Box<Sleep>>,
     ) -> Relay<C, B> {
+        let Talk { session, bridge } = talk;
         let early = (!early.from_client.is_empty() || !early.from_backend.is_empty()).then(|| Box::new(early));
         Relay {
             client,
@@ -58,6 +63,7 @@ where
             to_backend: Flow::default(),
             to_client: Flow::default(),
             early,
+            bridge,
             session,
             account,
             timer,
@@ -67,14 +73,24 @@ where
 
     fn pump_both(&mut self, now: Instant, cx: &mut Context<'_>) {
         let Relay { client, backend, to_backend, to_client, session, account, .. } = self;
+        let mut bridge = self.bridge.as_deref_mut();
         if let Some(early) = self.early.take() {
-            let mut pump = Pump { from: Side::Client, flow: to_backend, session, account, now };
-            pump.pass(&early.from_client, backend, cx);
-            let mut pump = Pump { from: Side::Backend, flow: to_client, session, account, now };
-            pump.pass(&early.from_backend, client, cx);
+            let mut pump =
+                Pump { from: Side::Client, flow: to_backend, bridge: bridge.as_deref_mut(), session, account, now };
+            pump.receive(&early.from_client, backend, cx);
+            let mut pump =
+                Pump { from: Side::Backend, flow: to_client, bridge: bridge.as_deref_mut(), session, account, now };
+            pump.receive(&early.from_backend, client, cx);
         }
-        Pump { from: Side::Client, flow: to_backend, session, account, now }.run(client, backend, cx);
-        Pump { from: Side::Backend, flow: to_client, session, account, now }.run(backend, client, cx);
+        Pump { from: Side::Client, flow: to_backend, bridge: bridge.as_deref_mut(), session, account, now }
+            .run(client, backend, cx);
+        Pump { from: Side::Backend, flow: to_client, bridge, session, account, now }.run(backend, client, cx);
+    }
+
+    /// Whether the client's port has answered the backend, after the direction to the backend had its turn.
+    fn has_reply(&self) -> bool {
+        let has_reply = self.bridge.as_ref().is_some_and(|bridge| bridge.client.has_reply());
+        has_reply && !self.to_backend.is_spilled() && self.session.is_written(Side::Backend)
     }
 
     /// Whether the session's time has come. Bytes only put its deadline off, so the timer is left alone until it fires or
@@ -107,6 +123,12 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// What is known of the two sides' talk.
+pub struct Talk {
+    pub session: Session,
+    pub bridge: Option<Box<Bridge>>,
+}
+
 /// Bytes that arrived before the tunnel stood.
 #[derive(Debug, Default)]
 pub struct Early {
@@ -137,7 +159,7 @@ where
             }
             if relay.is_time(cx) {
                 relay.session.handle_time(self::now());
-            } else if relay.session.changes() == changes {
+            } else if relay.session.changes() == changes && !relay.has_reply() {
                 return Poll::Pending;
             }
         }
@@ -169,6 +191,7 @@ impl<C, B> Drop for Relay<C, B> {
 struct Pump<'r> {
     from: Side,
     flow: &'r mut Flow,
+    bridge: Option<&'r mut Bridge>,
     session: &'r mut Session,
     account: &'r Account,
     now: Instant,
@@ -182,7 +205,14 @@ impl Pump<'_> {
     {
         flow::with_scratch(|scratch| {
             while self.session.ended().is_none() {
-                if self.is_waiting_for(writer, cx) || !self.session.is_read(self.from) {
+                if self.is_waiting_for(writer, cx) {
+                    return;
+                }
+                if let Some(reply) = self.take_reply() {
+                    self.pass(&reply, writer, cx);
+                    continue;
+                }
+                if !self.session.is_read(self.from) {
                     return;
                 }
                 if self.session.is_blind()
@@ -194,9 +224,9 @@ impl Pump<'_> {
                 match self.flow.read(reader, cx, scratch) {
                     Poll::Pending => return self.flush(writer, cx),
                     Poll::Ready(Ok(read)) if read.fresh > 0 => {
-                        self.pass(&scratch[..read.held + read.fresh], writer, cx);
+                        self.receive(&scratch[..read.held + read.fresh], writer, cx);
                     }
-                    Poll::Ready(Ok(_)) => self.session.handle_end(self.from, self.now),
+                    Poll::Ready(Ok(_)) => self.receive_end(writer, cx),
                     Poll::Ready(Err(_)) => self.session.handle_unreadable(self.from, self.now),
                 }
             }
@@ -228,7 +258,7 @@ impl Pump<'_> {
         if self.flow.is_spilled() {
             return true;
         }
-        !self.flow.is_shut() && self.session.may_finish(self.to()) && self.flow.shut(writer, cx).is_pending()
+        !self.flow.is_shut() && self.may_finish() && self.flow.shut(writer, cx).is_pending()
     }
 
     /// A frame of the gateway's own, if one is due and this is a place for it.
@@ -238,11 +268,72 @@ impl Pump<'_> {
         // RFC 6455 §5.1: towards a server every frame is masked.
         let key = (to == Side::Backend).then(|| fastrand::u32(..).to_ne_bytes());
         self.account.sent(to, frame);
-        self.write(&frame.to_bytes(key), writer, cx);
+        let mut bytes = Vec::new();
+        match self.bridge.as_deref_mut() {
+            Some(bridge) => crossing::port(bridge, to).encode_own(frame, key, &mut bytes),
+            None => bytes = frame.to_bytes(key),
+        }
+        if !bytes.is_empty() {
+            self.write(&bytes, writer, cx);
+        }
         if !self.flow.is_spilled() {
             self.session.handle_flowing(to, self.now);
         }
         true
+    }
+
+    /// What a port says in its side's stead.
+    fn take_reply(&mut self) -> Option<Vec<u8>> {
+        let port = crossing::port(self.bridge.as_deref_mut()?, self.from);
+        port.has_reply().then(|| port.take_reply())
+    }
+
+    fn may_finish(&mut self) -> bool {
+        let to = self.to();
+        let is_told_by_fin =
+            self.bridge.as_deref_mut().is_some_and(|bridge| crossing::port(bridge, to).ends_with_fin());
+        is_told_by_fin || self.session.may_finish(to)
+    }
+
+    /// Bytes of a side, as its version has them.
+    fn receive<W: AsyncWrite + Unpin>(&mut self, bytes: &[u8], writer: &mut W, cx: &mut Context<'_>) {
+        let Some(bridge) = self.bridge.as_deref_mut() else { return self.pass(bytes, writer, cx) };
+        let mut frames = crossing::for_decoded();
+        let decoded = crossing::port(bridge, self.from).decode(bytes, &mut frames.bytes);
+        self.pass(&frames.bytes, writer, cx);
+        match decoded {
+            Ok(taken) if taken < bytes.len() => self.flow.hold(&bytes[taken..]),
+            Ok(_) => {}
+            Err(fault) => self.session.handle_undecodable(self.from, fault, self.now),
+        }
+    }
+
+    fn receive_end<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, cx: &mut Context<'_>) {
+        if let Some(bridge) = self.bridge.as_deref_mut() {
+            let mut last = Vec::new();
+            crossing::port(bridge, self.from).decode_end(&mut last);
+            self.pass(&last, writer, cx);
+        }
+        self.session.handle_end(self.from, self.now);
+    }
+
+    /// Frames for a side, as its version has them.
+    fn send<W: AsyncWrite + Unpin>(&mut self, frames: &[u8], writer: &mut W, cx: &mut Context<'_>) {
+        let port = match self.bridge.as_deref_mut() {
+            Some(bridge) => crossing::port(bridge, self.from.other()),
+            None => return self.write(frames, writer, cx),
+        };
+        if !port.encodes() {
+            return self.write(frames, writer, cx);
+        }
+        let mut encoded = crossing::for_encoded();
+        let fault = port.encode(frames, &mut encoded.bytes).err();
+        if !encoded.bytes.is_empty() {
+            self.write(&encoded.bytes, writer, cx);
+        }
+        if let Some(fault) = fault {
+            self.session.handle_unencodable(self.from, fault, self.now);
+        }
     }
 
     /// Passes bytes on as far as the session lets them.
@@ -251,7 +342,7 @@ impl Pump<'_> {
             let taken = self.session.handle_bytes(self.from, bytes, self.now);
             self.account.moved(self.from, &taken);
             if taken.forward > 0 {
-                self.write(&bytes[..taken.forward], writer, cx);
+                self.send(&bytes[..taken.forward], writer, cx);
             }
             bytes = &bytes[taken.forward + taken.skip..];
             let has_sent = self.send_own(writer, cx);

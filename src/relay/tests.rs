@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::bridge::{Binary, Terms};
 use crate::config::model::AccessLog as Target;
 use crate::generation::RouteHandle;
 use crate::lifecycle::Lifecycle;
@@ -56,6 +57,8 @@ impl Bench {
             tunnels: slots.clone(),
             roster: roster.clone(),
             rules: Arc::clone(&rules),
+            bridged_rules: Arc::clone(&rules),
+            terms: Terms { binary: Binary::Refuse, message_bytes_max: 1 << 20 },
             metrics: metrics.route("r"),
         };
         let now = now();
@@ -77,7 +80,8 @@ impl Bench {
         let (backend, near_backend) = duplex(1024);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         let session = Session::new(rules, Speech::Frames(Reserved::None), 7, now);
-        let relay = Relay::new(near_client, near_backend, early, session, account, timer);
+        let talk = Talk { session, bridge: None };
+        let relay = Relay::new(near_client, near_backend, early, talk, account, timer);
         Bench { client, backend, relay: tokio::spawn(relay), observer, slots, roster }
     }
 

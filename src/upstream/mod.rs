@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::config::model;
+use crate::dialect::Dialect;
 use crate::policy::Permit;
 use crate::reason::Reason;
 use balance::Balancer;
@@ -24,6 +25,8 @@ pub struct Cluster {
     rules: model::Upstream,
     servers: Vec<Server>,
     balancer: Arc<Balancer>,
+    /// What every server speaks, or is asked for first.
+    listed: Arc<[Dialect]>,
 }
 
 /// Counts and health that outlive configurations: a reload finds its servers as they were, and goes on with their turns.
@@ -112,7 +115,11 @@ impl Cluster {
             .iter()
             .map(|server| Server::new(server, registry.state(&rules.name, server.address)))
             .collect();
-        Cluster { balancer: registry.balancer(rules), rules: rules.clone(), servers }
+        let listed = match &rules.versions {
+            model::Spoken::Listed(list) => list.as_slice().into(),
+            model::Spoken::Auto => [Dialect::Rfc6455].into(),
+        };
+        Cluster { balancer: registry.balancer(rules), rules: rules.clone(), servers, listed }
     }
 
     pub fn rules(&self) -> &model::Upstream {
@@ -165,6 +172,26 @@ impl Cluster {
             }
         }
         self.balancer.next(&self.servers, may)
+    }
+
+    /// Whether servers are asked what they speak (RFC 6455 §4.4).
+    pub fn asks_for_versions(&self) -> bool {
+        self.rules.versions == model::Spoken::Auto
+    }
+
+    /// What the server at this position speaks, as far as is known; the best is to be asked for first.
+    pub fn spoken(&self, index: usize) -> Arc<[Dialect]> {
+        self.servers[index].learned().unwrap_or_else(|| Arc::clone(&self.listed))
+    }
+
+    /// The server at this position was heard to speak these. Returns whether that is news.
+    pub fn learn(&self, index: usize, versions: &[Dialect]) -> bool {
+        self.servers[index].learn(versions)
+    }
+
+    /// What was heard of the server at this position was wrong.
+    pub fn forget(&self, index: usize) {
+        self.servers[index].forget();
     }
 
     /// A dial of the server at this position failed. Returns whether this one took it out.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::Change;
 use crate::config::model;
+use crate::dialect::Dialect;
 use crate::limits::{Slot, Slots};
 
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Server {
     weight: u32,
     slots: Slots,
     state: Arc<State>,
+    /// What it was heard to speak, where it was asked. A new configuration asks anew.
+    learned: Mutex<Option<Arc<[Dialect]>>>,
 }
 
 /// What is known of a server apart from any configuration.
@@ -77,7 +80,7 @@ impl TunnelSlot {
 impl Server {
     pub(super) fn new(rules: &model::Server, state: Arc<State>) -> Server {
         let slots = state.slots.with_limit(rules.max_tunnels);
-        Server { address: rules.address, weight: rules.weight, slots, state }
+        Server { address: rules.address, weight: rules.weight, slots, state, learned: Mutex::default() }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -96,6 +99,25 @@ impl Server {
     /// Not taken out by failed dials. A server whose trial is due is still out.
     pub fn is_up(&self) -> bool {
         !self.state.out.load(Ordering::Relaxed)
+    }
+
+    /// What it was heard to speak; `None` where it was not asked, or is to be asked again.
+    pub fn learned(&self) -> Option<Arc<[Dialect]>> {
+        self.learned.lock().clone()
+    }
+
+    /// Returns whether that is news.
+    pub(super) fn learn(&self, versions: &[Dialect]) -> bool {
+        let mut learned = self.learned.lock();
+        let is_news = learned.as_deref() != Some(versions);
+        if is_news {
+            *learned = Some(versions.into());
+        }
+        is_news
+    }
+
+    pub(super) fn forget(&self) {
+        *self.learned.lock() = None;
     }
 
     /// Up, or due for its trial.
@@ -124,6 +146,7 @@ impl Server {
     }
 
     pub(super) fn failed(&self, fall: u32, out_for: Duration, now: Instant) -> Change {
+        self.forget();
         let mut health = self.state.health.lock();
         let change = health.failed(fall, out_for, now);
         self.state.out.store(health.out_until.is_some(), Ordering::Relaxed);

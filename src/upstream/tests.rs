@@ -28,7 +28,7 @@ fn rules(balance: Balance, servers: &[(u32, Option<usize>)]) -> model::Upstream 
     };
     model::Upstream {
         name: "u".to_owned(),
-        versions: vec![13],
+        versions: model::Spoken::Listed(vec![crate::dialect::Dialect::Rfc6455]),
         servers,
         balance,
         connect_timeout: Duration::from_secs(2),

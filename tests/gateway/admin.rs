@@ -129,6 +129,8 @@ fn status_has_the_fields_that_are_documented() {
             "number or null" => value.is_number() || value.is_null(),
             "yes or no" => value.is_boolean(),
             "list" => value.is_array(),
+            "list or null" => value.is_array() || value.is_null(),
+            "list or text" => value.is_array() || value.is_string(),
             "counts" => value.as_object().is_some_and(|counts| counts.values().all(Value::is_u64)),
             other => panic!("unknown kind: `{other}`"),
         };
@@ -177,7 +179,6 @@ fn status_shows_what_is_configured_and_what_is_happening() {
     gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"}", 1.0);
     let status = gateway.status();
     assert_eq!(status["phase"], "ready");
-    assert_eq!(status["routes"][0]["served"], serde_json::json!([13]));
     assert_eq!(status["routes"][0]["tunnels"], 1);
     assert_eq!(status["listeners"][0]["connections"], 1);
     assert_eq!(status["upstreams"][0]["servers"][0]["tunnels"], 1);

@@ -4,6 +4,7 @@
 mod admin;
 mod backend;
 mod backends;
+mod bridges;
 mod command_line;
 mod edge;
 mod endings;

@@ -93,7 +93,7 @@ function showFigures(status) {
 
 function showVersions(status) {
   const routes = all(status).filter((route) => route.upstream || total(route.asked) > 0);
-  const serves = (route, version) => route.served?.includes(Number(version));
+  const serves = (route, version) => route.accept?.some((accepted) => String(accepted) === version);
   const columns = VERSIONS.filter((version) => routes.some((route) => serves(route, version) || route.asked[version]));
   const cell = (route, version) => {
     const asked = route.asked[version] ?? 0;
@@ -118,7 +118,6 @@ function showRoutes({ routes }) {
     text(route.name, [`${route.hosts.join(", ") || "any host"} · ${route.paths.join(", ")}`, "small"],
       [`on ${route.listeners.join(", ")}`, "small"]),
     text(route.accept.join(", "),
-      [route.served.length < route.accept.length ? `serves ${route.served.join(", ")}` : "", "small warn"],
       [route.mode === "observe" ? "observe: others pass" : "", "small warn"]),
     text(route.upstream, [`plain HTTP: ${route.plain_http}`, "small"]),
     limited(route.tunnels, route.max_tunnels),
@@ -144,8 +143,8 @@ function showUpstreams({ upstreams }) {
   const heads = [text("Upstream"), text("Server"), text("State"), number("Tunnels"), number("Weight"),
     text("Failures")];
   table("upstreams", heads, upstreams.flatMap(({ name, versions, servers }) => servers.map((server) => [
-    text(name, [`speaks ${versions.join(", ")}`, "small"]),
-    text([server.address, "address"]),
+    text(name, [`speaks ${Array.isArray(versions) ? versions.join(", ") : "what it says when asked"}`, "small"]),
+    text([server.address, "address"], [server.versions ? `said ${server.versions.join(", ")}` : "", "small"]),
     text(server.up ? ["up", "good strong"] : ["down", "bad strong"]),
     limited(server.tunnels, server.max_tunnels),
     number(count(server.weight)),

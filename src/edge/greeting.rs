@@ -1,0 +1,168 @@
+//! The 101 in the gateway's own name, in any version. Old clients compare it byte for byte with what their draft says. It does
+//! not know what the backend speaks.
+
+use super::relayed;
+use crate::dial::head::{Trust, field};
+use crate::dialect::Dialect;
+use crate::handshake::ask::REASON_OF_HIXIE_75;
+use crate::handshake::header_list::{Single, elements, single};
+use crate::handshake::hixie::{KEY3_BYTES, Numbers};
+use crate::handshake::key::KeyError;
+use crate::handshake::origin::Stated;
+use crate::handshake::request::Head;
+use crate::handshake::response::Answer;
+use crate::handshake::{Key, subprotocol};
+
+/// A client that gets its 101.
+pub struct Greeted<'a> {
+    pub dialect: Dialect,
+    pub head: &'a Head<'a>,
+    /// Of a version-0 handshake.
+    pub key3: Option<[u8; KEY3_BYTES]>,
+    /// Whether its word on how its own client sees the gateway counts.
+    pub trust: Trust,
+}
+
+impl Greeted<'_> {
+    /// Head and proof, for one write. Of the backend's answer goes along what belongs to no handshake, such as a cookie.
+    ///
+    /// # Errors
+    /// When the client's keys hide no number, which a relaxed check may have let through.
+    pub fn switching(&self, answer: &Answer<'_>, subprotocol: Option<&[u8]>) -> Result<Vec<u8>, KeyError> {
+        let mut out = Vec::with_capacity(512);
+        let proof = match self.dialect {
+            Dialect::Rfc6455 | Dialect::Hybi8 | Dialect::Hybi7 => {
+                self.framed(&mut out);
+                None
+            }
+            Dialect::Hixie76 => {
+                self.hixie(&mut out, "WebSocket Protocol Handshake", "Sec-WebSocket");
+                let key3 = self.key3.ok_or(KeyError::Missing)?;
+                Some(Numbers::read(&self.head.fields)?.digest(&key3))
+            }
+            Dialect::Hixie75 => {
+                self.hixie(&mut out, REASON_OF_HIXIE_75, "WebSocket");
+                None
+            }
+        };
+        if let Some(name) = subprotocol {
+            field(&mut out, subprotocol::field(self.dialect), name);
+        }
+        relayed::fields_of_no_handshake(&mut out, answer);
+        out.extend(proof.iter().flatten());
+        Ok(out)
+    }
+
+    fn framed(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+        if let Some(key) = Key::as_it_stands(&self.head.fields) {
+            field(out, "Sec-WebSocket-Accept", key.accept().as_bytes());
+        }
+    }
+
+    fn hixie(&self, out: &mut Vec<u8>, reason: &str, prefix: &str) {
+        out.extend_from_slice(format!("HTTP/1.1 101 {reason}\r\n").as_bytes());
+        out.extend_from_slice(b"Upgrade: WebSocket\r\nConnection: Upgrade\r\n");
+        let origin = match self.head.origin() {
+            Stated::One(origin) => origin,
+            Stated::None | Stated::Ambiguous => b"null",
+        };
+        field(out, &format!("{prefix}-Origin"), origin);
+        field(out, &format!("{prefix}-Location"), self.location().as_bytes());
+    }
+
+    /// Where the client believes to be.
+    fn location(&self) -> String {
+        let said = |name| match (self.trust, single(&self.head.fields, name)) {
+            (Trust::Proxy, Single::One(value)) => std::str::from_utf8(value).ok(),
+            _ => None,
+        };
+        let is_secure = match self.trust {
+            // Of several proxies, the first is the one that the client sees.
+            Trust::Proxy => {
+                let first = elements(&self.head.fields, "X-Forwarded-Proto").next();
+                first.is_some_and(|proto| ["https", "wss"].iter().any(|one| proto.eq_ignore_ascii_case(one.as_bytes())))
+            }
+            Trust::Client => false,
+        };
+        let (scheme, default_port) = if is_secure { ("wss", ":443") } else { ("ws", ":80") };
+        let named = self.head.host.map_or("", |host| host.authority);
+        let authority = said("X-Forwarded-Host").unwrap_or(named);
+        let authority = authority.strip_suffix(default_port).unwrap_or(authority);
+        format!("{scheme}://{authority}{}", self.head.path_and_query)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: theirs\r\n\
+                          WebSocket-Location: theirs\r\nSet-Cookie: a=b\r\n\r\n";
+
+    fn check(dialect: Dialect, lines: &str, key3: Option<[u8; 8]>, trust: Trust, expected: &str) {
+        let bytes = format!("GET /demo?x=1 HTTP/1.1\nHost: example.com\n{lines}\n").replace('\n', "\r\n");
+        let head = Head::parse(bytes.as_bytes()).unwrap();
+        let answer = Answer::parse(ANSWER.as_bytes()).unwrap();
+        let greeted = Greeted { dialect, head: &head, key3, trust };
+        let sent = greeted.switching(&answer, Some(b"sample")).unwrap();
+        assert_eq!(String::from_utf8(sent).unwrap().replace("\r\n", "\n"), expected);
+    }
+
+    #[test]
+    fn version_0_hears_what_its_draft_shows() {
+        let keys = "Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\n";
+        check(
+            Dialect::Hixie76,
+            &format!("{keys}Origin: http://example.com\n"),
+            Some(*b"^n:ds[4U"),
+            Trust::Client,
+            "HTTP/1.1 101 WebSocket Protocol Handshake\nUpgrade: WebSocket\nConnection: Upgrade\n\
+             Sec-WebSocket-Origin: http://example.com\nSec-WebSocket-Location: ws://example.com/demo?x=1\n\
+             Sec-WebSocket-Protocol: sample\nSet-Cookie: a=b\n\n8jKS'y:G*Co,Wxa-",
+        );
+    }
+
+    #[test]
+    fn the_scheme_and_the_host_are_those_that_the_client_sees() {
+        check(
+            Dialect::Hixie75,
+            "Origin: http://example.com\nX-Forwarded-Proto: https, http\nX-Forwarded-Host: outside.example:443\n",
+            None,
+            Trust::Proxy,
+            "HTTP/1.1 101 Web Socket Protocol Handshake\nUpgrade: WebSocket\nConnection: Upgrade\n\
+             WebSocket-Origin: http://example.com\nWebSocket-Location: wss://outside.example/demo?x=1\n\
+             WebSocket-Protocol: sample\nSet-Cookie: a=b\n\n",
+        );
+        check(
+            Dialect::Hixie75,
+            "X-Forwarded-Proto: https\nX-Forwarded-Host: outside.example\n",
+            None,
+            Trust::Client,
+            "HTTP/1.1 101 Web Socket Protocol Handshake\nUpgrade: WebSocket\nConnection: Upgrade\n\
+             WebSocket-Origin: null\nWebSocket-Location: ws://example.com/demo?x=1\nWebSocket-Protocol: sample\n\
+             Set-Cookie: a=b\n\n",
+        );
+    }
+
+    #[test]
+    fn a_version_with_frames_gets_an_accept_of_its_own_key() {
+        check(
+            Dialect::Hybi8,
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n",
+            None,
+            Trust::Client,
+            "HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\nConnection: Upgrade\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\nSec-WebSocket-Protocol: sample\nSet-Cookie: a=b\n\n",
+        );
+    }
+
+    #[test]
+    fn keys_without_a_number_cannot_be_answered() {
+        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Key1: 1 2 3\r\n\r\n";
+        let head = Head::parse(bytes).unwrap();
+        let answer = Answer::parse(ANSWER.as_bytes()).unwrap();
+        let greeted = Greeted { dialect: Dialect::Hixie76, head: &head, key3: Some([0; 8]), trust: Trust::Client };
+        assert_eq!(greeted.switching(&answer, None), Err(KeyError::Malformed));
+    }
+}
