@@ -58,7 +58,7 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
         "server",
         &["admin", "config", "edge", "generation", "lifecycle", "logging", "observe", "proxy", "reload", "source"],
     ),
-    ("cli", &["answer", "config", "handshake", "logging", "policy", "reason", "server", "source"]),
+    ("cli", &["answer", "config", "dialect", "handshake", "logging", "policy", "reason", "server", "source", "wire"]),
 ];
 
 /// The parts that decide. They know no socket, no clock and no runtime.

@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod explain;
+mod probe;
 mod run;
 mod source;
 
@@ -56,6 +57,9 @@ enum Verb {
         /// A file with the head, or standard input.
         head: Option<PathBuf>,
     },
+    /// Find out which versions of the protocol a server speaks, by real handshakes. Only against servers of your own: it opens
+    /// eight connections and says things that no client should; exit code 0 for a right version-13 server, else 1.
+    Probe(probe::Arguments),
     /// Try the gateway with an embedded echo backend and a page to play with; needs no file.
     Demo(demo::Arguments),
 }
@@ -79,6 +83,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Explain { file, listener, head }) => {
             explain::explain(&file.path, listener.as_deref(), head.as_deref())
         }
+        Some(Verb::Probe(arguments)) => probe::probe(&arguments),
         Some(Verb::Demo(arguments)) => demo::demo(&arguments),
         None if arguments.test => check::check(&arguments.config.unwrap_or_else(|| source::DEFAULT_PATH.into())),
         None => ExitCode::from(USAGE),
