@@ -14,6 +14,7 @@ mod lifecycle;
 mod notify;
 mod own_endings;
 mod plain;
+mod probe;
 mod refusals;
 mod reload;
 mod reload_on_change;
