@@ -10,7 +10,7 @@ use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::poll::{Poll, Ready, Token, unless_blocked};
-use crate::wire::{self, Frame};
+use crate::wire::{self, Frame, Framing};
 
 const BACKLOG: i32 = 4096;
 
@@ -27,7 +27,7 @@ pub struct Echo {
 
 struct Connection {
     stream: TcpStream,
-    upgraded: bool,
+    framing: Option<Framing>,
     /// What arrived; on loan while something in it is unfinished, else without capacity.
     bytes: Vec<u8>,
     /// `0 <= done <= bytes.len()`: what is dealt with.
@@ -72,7 +72,7 @@ impl Echo {
             });
             poll.watch(&stream, Token::Echo(slot))?;
             self.connections[slot] =
-                Some(Connection { stream, upgraded: false, bytes: Vec::new(), done: 0, unsent: 0..0 });
+                Some(Connection { stream, framing: None, bytes: Vec::new(), done: 0, unsent: 0..0 });
         }
     }
 
@@ -128,14 +128,23 @@ impl Connection {
     fn answer(&mut self) -> io::Result<()> {
         while self.unsent.is_empty() {
             let rest = &mut self.bytes[self.done..];
-            if !self.upgraded {
-                let Some((head, answer)) = wire::backend_answer(rest) else {
+            let Some(framing) = self.framing else {
+                let Some(answer) = wire::backend_answer(rest) else {
                     return Ok(());
                 };
-                self.done += head;
-                self.upgraded = true;
+                self.done += answer.head_bytes;
+                self.framing = Some(answer.framing);
                 // An empty socket takes an answer of this size whole.
-                self.stream.write_all(answer.as_bytes())?;
+                self.stream.write_all(&answer.bytes)?;
+                continue;
+            };
+            if framing == Framing::Hixie {
+                let Some(length) = wire::hixie_text(rest) else {
+                    return Ok(());
+                };
+                self.unsent = self.done..self.done + length;
+                self.done += length;
+                self.send_rest()?;
                 continue;
             }
             let Some(frame) = wire::frame(rest) else {

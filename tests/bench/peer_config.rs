@@ -9,7 +9,8 @@ use std::path::Path;
 const FILES: usize = 20_000;
 
 /// Frame tracking and every timer that an operator would have are on.
-pub fn wsgate(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> String {
+/// `spoken` is what the backend is said to speak.
+pub fn wsgate(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr, spoken: u8) -> String {
     format!(
         r#"[gateway]
 threads = 1
@@ -40,6 +41,7 @@ ping_timeout = "10s"
 
 [[upstream]]
 name = "echo"
+versions = [{spoken}]
 servers = ["{backend}"]
 
 [upstream.health]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use tempfile::TempDir;
 
+use crate::cases::Case;
 use crate::failure::{During, Failure};
 use crate::machine::{Cores, pin};
 use crate::peer_config;
@@ -27,6 +28,12 @@ pub enum Peer {
     /// The second wsgate program of `--ab`.
     #[value(skip)]
     Other,
+    /// wsgate in front of a backend that speaks version 8.
+    #[value(name = "bridge-8")]
+    Bridge8,
+    /// wsgate in front of a backend that speaks version 0.
+    #[value(name = "bridge-0")]
+    Bridge0,
     Nginx,
     Haproxy,
     Envoy,
@@ -50,21 +57,40 @@ pub struct Running {
 }
 
 impl Peer {
-    pub const ALL: [Peer; 5] = [Peer::Wsgate, Peer::Other, Peer::Nginx, Peer::Haproxy, Peer::Envoy];
+    pub const ALL: [Peer; 7] =
+        [Peer::Wsgate, Peer::Other, Peer::Bridge8, Peer::Bridge0, Peer::Nginx, Peer::Haproxy, Peer::Envoy];
 
     pub fn name(self) -> &'static str {
         match self {
             Peer::Wsgate => "wsgate",
             Peer::Other => "other",
+            Peer::Bridge8 => "wsgate, 13 to 8",
+            Peer::Bridge0 => "wsgate, 13 to 0",
             Peer::Nginx => "nginx",
             Peer::Haproxy => "HAProxy",
             Peer::Envoy => "Envoy",
         }
     }
 
+    /// What a translated tunnel may need, as a part of what an untranslated one does.
+    pub fn bridge_limit(self) -> Option<f64> {
+        match self {
+            Peer::Bridge8 => Some(1.15),
+            Peer::Bridge0 => Some(1.5),
+            Peer::Wsgate | Peer::Other | Peer::Nginx | Peer::Haproxy | Peer::Envoy => None,
+        }
+    }
+
+    /// A bridge is measured for what it adds to a message and to a tunnel.
+    pub fn is_measured_in(self, case: Case) -> bool {
+        self.bridge_limit().is_none() || matches!(case, Case::Echo64 | Case::Memory)
+    }
+
     fn hint(self) -> &'static str {
         match self {
-            Peer::Wsgate | Peer::Other => "cargo build --release, or name one in WSGATE_BIN",
+            Peer::Wsgate | Peer::Other | Peer::Bridge8 | Peer::Bridge0 => {
+                "cargo build --release, or name one in WSGATE_BIN"
+            }
             Peer::Nginx => "apt-get install nginx-light, or --without nginx",
             Peer::Haproxy => "apt-get install haproxy, or --without haproxy",
             Peer::Envoy => {
@@ -79,7 +105,9 @@ impl Peer {
     fn file(self, other: Option<&Path>) -> PathBuf {
         let named = |variable| env::var_os(variable).map(PathBuf::from);
         match self {
-            Peer::Wsgate => named("WSGATE_BIN").unwrap_or_else(|| "target/release/wsgate".into()),
+            Peer::Wsgate | Peer::Bridge8 | Peer::Bridge0 => {
+                named("WSGATE_BIN").unwrap_or_else(|| "target/release/wsgate".into())
+            }
             Peer::Other => other.map(Path::to_owned).unwrap_or_default(),
             Peer::Nginx => on_path("nginx"),
             Peer::Haproxy => on_path("haproxy"),
@@ -89,7 +117,7 @@ impl Peer {
 
     fn version_flag(self) -> &'static str {
         match self {
-            Peer::Wsgate | Peer::Other | Peer::Envoy => "--version",
+            Peer::Wsgate | Peer::Other | Peer::Bridge8 | Peer::Bridge0 | Peer::Envoy => "--version",
             Peer::Nginx | Peer::Haproxy => "-v",
         }
     }
@@ -142,7 +170,9 @@ impl Program {
         backend: SocketAddr,
     ) -> Result<Command, Failure> {
         let (name, text) = match self.peer {
-            Peer::Wsgate | Peer::Other => ("wsgate.toml", peer_config::wsgate(listen, admin, backend)),
+            Peer::Wsgate | Peer::Other => ("wsgate.toml", peer_config::wsgate(listen, admin, backend, 13)),
+            Peer::Bridge8 => ("wsgate.toml", peer_config::wsgate(listen, admin, backend, 8)),
+            Peer::Bridge0 => ("wsgate.toml", peer_config::wsgate(listen, admin, backend, 0)),
             Peer::Nginx => ("nginx.conf", peer_config::nginx(listen, backend, folder)),
             Peer::Haproxy => ("haproxy.cfg", peer_config::haproxy(listen, backend)),
             Peer::Envoy => ("envoy.yaml", peer_config::envoy(listen, backend)),
@@ -151,7 +181,7 @@ impl Program {
         fs::write(&config, text).during("writing a configuration")?;
         let mut command = Command::new(&self.file);
         match self.peer {
-            Peer::Wsgate | Peer::Other => command.args(["run", "-c"]).arg(config),
+            Peer::Wsgate | Peer::Other | Peer::Bridge8 | Peer::Bridge0 => command.args(["run", "-c"]).arg(config),
             Peer::Nginx => command.args(["-e", "stderr", "-p"]).arg(folder).arg("-c").arg(config),
             // In the foreground, as a single process.
             Peer::Haproxy => command.args(["-db", "-f"]).arg(config),

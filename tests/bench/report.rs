@@ -11,6 +11,8 @@ use crate::rounds::{Series, median};
 
 const CASES: [Case; 6] = [Case::Echo64, Case::Echo64K, Case::Handshake, Case::Refusal, Case::Memory, Case::IdleCpu];
 
+const BRIDGED_TUNNEL_BYTES_MAX: f64 = 3072.0;
+
 pub struct Report<'a> {
     pub programs: &'a [Program],
     pub cores: Cores,
@@ -51,6 +53,7 @@ impl Report<'_> {
         self.head(&mut text);
         self.values(&mut text);
         self.ratios(&mut text);
+        self.bridges(&mut text);
         self.conditions(&mut text);
         text
     }
@@ -89,8 +92,12 @@ impl Report<'_> {
     }
 
     fn ratios(&self, text: &mut String) {
-        let others: Vec<Peer> =
-            self.programs.iter().map(|program| program.peer).filter(|peer| *peer != Peer::Wsgate).collect();
+        let others: Vec<Peer> = self
+            .programs
+            .iter()
+            .map(|program| program.peer)
+            .filter(|peer| *peer != Peer::Wsgate && peer.bridge_limit().is_none())
+            .collect();
         let standings: Vec<Standing> = self.cases().filter_map(|case| self.standing(case)).collect();
         if standings.is_empty() {
             return;
@@ -114,6 +121,33 @@ impl Report<'_> {
             let cells = [standing.case.title().to_owned(), better, target, standing.verdict()];
             row(text, cells.into_iter().chain(each));
         }
+    }
+
+    /// What a translated tunnel needs next to an untranslated one.
+    fn bridges(&self, text: &mut String) {
+        let rows: Vec<String> = self.programs.iter().filter_map(|program| self.bridge(program.peer)).collect();
+        if !rows.is_empty() {
+            text.push_str("\nTranslated tunnels next to untranslated ones:\n\n");
+            rows.iter().for_each(|row| line(text, format_args!("- {row}")));
+        }
+    }
+
+    fn bridge(&self, peer: Peer) -> Option<String> {
+        let limit = peer.bridge_limit()?;
+        let mut said = Vec::new();
+        if let (Some(bridged), Some(plain)) = (self.series(Case::Echo64, peer), self.series(Case::Echo64, Peer::Wsgate))
+        {
+            let ratio = bridged.min() / plain.min();
+            let verdict = if ratio <= limit { "met" } else { "missed" };
+            said.push(format!("{} {ratio:.2} of the CPU (target {limit:.2}, {verdict})", Case::Echo64.title()));
+        }
+        if let Some(memory) = self.series(Case::Memory, peer) {
+            let bytes = memory.min();
+            let verdict = if bytes <= BRIDGED_TUNNEL_BYTES_MAX { "met" } else { "missed" };
+            let (bytes, most) = (figure(bytes), figure(BRIDGED_TUNNEL_BYTES_MAX));
+            said.push(format!("{bytes} bytes an idle tunnel (target {most}, {verdict})"));
+        }
+        (!said.is_empty()).then(|| format!("{}: {}", peer.name(), said.join(", ")))
     }
 
     /// What a reader needs to know how far to trust the figures.
@@ -176,6 +210,7 @@ impl Report<'_> {
             "peers": programs.collect::<Vec<_>>(),
             "results": results.collect::<Vec<_>>(),
             "standings": standings.collect::<Vec<_>>(),
+            "bridges": self.programs.iter().filter_map(|program| self.bridge(program.peer)).collect::<Vec<_>>(),
         })
     }
 

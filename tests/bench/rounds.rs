@@ -109,7 +109,8 @@ impl Rounds<'_> {
         running.rotate_left(turn);
         for &case in cases {
             self.progress(round, case);
-            for peer in std::iter::repeat_n(&running, SLICES as usize).flatten() {
+            let measured = |peer: &&Running| peer.peer.is_measured_in(case);
+            for peer in std::iter::repeat_n(&running, SLICES as usize).flatten().filter(measured) {
                 let slice = self.slice(stage, peer, case).map_err(|failure| during(peer.peer, case, failure))?;
                 series(all, case, peer.peer).push(&slice, self.slice_operations(case));
             }

@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use md5::Md5;
 use sha1::{Digest, Sha1};
 
 use crate::failure::Failure;
@@ -113,20 +114,43 @@ fn answer(
     Ok(Some(head + body))
 }
 
-/// The backend's answer to an upgrade; `None` while the head is incomplete. What is no upgrade gets a 400.
-pub fn backend_answer(bytes: &[u8]) -> Option<(usize, String)> {
+/// How messages are framed from the 101 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    Rfc6455,
+    Hixie,
+}
+
+/// The backend's answer to an upgrade.
+pub struct BackendAnswer {
+    /// Of the request, with what belongs to it.
+    pub head_bytes: usize,
+    pub bytes: Vec<u8>,
+    pub framing: Framing,
+}
+
+/// `None` while the request is incomplete. What is no upgrade gets a 400.
+pub fn backend_answer(bytes: &[u8]) -> Option<BackendAnswer> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut headers);
     let head = match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return None,
-        Err(_) => return Some((bytes.len(), REFUSAL.to_owned())),
+        Err(_) => {
+            let refusal = REFUSAL.as_bytes().to_vec();
+            return Some(BackendAnswer { head_bytes: bytes.len(), bytes: refusal, framing: Framing::Rfc6455 });
+        }
     };
-    let key = request
-        .headers
-        .iter()
-        .find(|header| header.name.eq_ignore_ascii_case("sec-websocket-key"))
-        .and_then(|header| std::str::from_utf8(header.value).ok());
+    let value = |name: &str| {
+        let header = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        header.and_then(|header| std::str::from_utf8(header.value).ok())
+    };
+    if let (Some(key1), Some(key2)) = (value("sec-websocket-key1"), value("sec-websocket-key2")) {
+        let key3 = bytes.get(head..head + 8)?;
+        let answer = [HIXIE_101.as_bytes(), &digest(key1, key2, key3)].concat();
+        return Some(BackendAnswer { head_bytes: head + 8, bytes: answer, framing: Framing::Hixie });
+    }
+    let key = value("sec-websocket-key");
     let answer = key.map_or_else(
         || REFUSAL.to_owned(),
         |key| {
@@ -137,7 +161,27 @@ pub fn backend_answer(bytes: &[u8]) -> Option<(usize, String)> {
             )
         },
     );
-    Some((head, answer))
+    Some(BackendAnswer { head_bytes: head, bytes: answer.into_bytes(), framing: Framing::Rfc6455 })
+}
+
+const HIXIE_101: &str = "HTTP/1.1 101 WebSocket Protocol Handshake\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\
+                         Sec-WebSocket-Origin: http://bench.example.com\r\n\
+                         Sec-WebSocket-Location: ws://bench.example.com/chat\r\n\r\n";
+
+/// What proves that the keys of hixie-76 were read.
+fn digest(key1: &str, key2: &str, key3: &[u8]) -> [u8; 16] {
+    let number = |key: &str| {
+        let digits: String = key.chars().filter(char::is_ascii_digit).collect();
+        let spaces = key.matches(' ').count() as u64;
+        let product: u64 = digits.parse().unwrap_or(0);
+        ((product / spaces.max(1)) as u32).to_be_bytes()
+    };
+    Md5::new().chain_update(number(key1)).chain_update(number(key2)).chain_update(key3).finalize().into()
+}
+
+/// How long a whole text of hixie is that begins at the first byte; `None` while it is incomplete.
+pub fn hixie_text(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr(0xFF, bytes).map(|end| end + 1)
 }
 
 const REFUSAL: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
