@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use super::source;
 use crate::answer;
 use crate::config::Config;
+use crate::config::model::{Spoken, Upstream};
 use crate::handshake::request::{Head, HeadError, Intent};
 use crate::handshake::{HeadScan, Scan};
-use crate::policy::{Outcome, Policy};
+use crate::policy::{Outcome, Permit, Policy};
 use crate::reason::Reason;
 
 pub fn explain(config: &Path, listener: Option<&str>, head: Option<&Path>) -> ExitCode {
@@ -98,11 +99,23 @@ fn decide(mut told: Told, config: &Config, listener: usize, head: &Head<'_>) -> 
     match &decision.verdict {
         Ok(permit) => {
             let upstream = &config.upstreams[config.routes[permit.route()].upstream];
-            told.line("pass", "goes to upstream", &upstream.name);
+            told.line("pass", "goes to upstream", &format!("{}{}", upstream.name, spoken(permit, upstream)));
             told.passes = true;
             told
         }
         Err(reason) => told.refuse(&answer::refusal(*reason, policy.advertised(&decision, *reason))),
+    }
+}
+
+/// In which version a server is asked.
+fn spoken(permit: &Permit, upstream: &Upstream) -> String {
+    let Some(own) = permit.speaks() else { return String::new() };
+    match &upstream.versions {
+        Spoken::Auto => ", in a version that its server says it speaks".to_owned(),
+        Spoken::Listed(list) => match own.towards(list) {
+            Some(other) if other != own => format!(", translated from version {own} to {other}"),
+            Some(_) | None => format!(", in version {own}"),
+        },
     }
 }
 
