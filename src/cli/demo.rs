@@ -103,6 +103,7 @@ upstream = "page"
 
 [[upstream]]
 name = "echo"
+versions = "auto"
 servers = ["{echo}"]
 
 [[upstream]]
