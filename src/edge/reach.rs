@@ -102,7 +102,7 @@ async fn ask(
     let answer = reply.answer();
     let spoken = question.own_dialect().unwrap_or(own);
     match (answer.status, advertised(&answer.fields)) {
-        (101, _) if !upstream.cluster.spoken(server).contains(&spoken) => upstream.learned(server, &[spoken]),
+        (101, _) if upstream.cluster.servers()[server].learned().is_none() => upstream.learned(server, &[spoken]),
         (400 | 426, Some(listed)) if !listed.is_empty() => {
             upstream.learned(server, &listed);
             if own.towards(&listed) != Some(spoken) {

@@ -475,6 +475,15 @@ fn a_server_is_asked_for_its_versions_once() {
 }
 
 #[test]
+fn a_server_that_takes_13_was_heard_to_speak_it() {
+    let echo = Backend::echo();
+    let gateway = Gateway::start(&routed(echo.address(), "[13]", "'auto'", ""));
+    assert_eq!(gateway.status()["upstreams"][0]["versions"], "auto");
+    let _tunnel = gateway.open();
+    assert_eq!(gateway.status()["upstreams"][0]["servers"][0]["versions"], json!([13]));
+}
+
+#[test]
 fn a_server_that_lists_nothing_is_not_asked_twice() {
     let refuses = Backend::answering("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
     let gateway = Gateway::start(&routed(refuses.address(), "[13]", "'auto'", ""));
