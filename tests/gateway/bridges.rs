@@ -388,7 +388,7 @@ fn a_drain_says_close_in_each_version() {
 
 #[test]
 fn hostile_frames_of_version_0_end_their_tunnel_and_are_counted() {
-    let limits = "bridge.max_message = '64KiB'\ntunnel.close_timeout = '200ms'";
+    let limits = "bridge.max_message = '64KiB'\ntunnel.close_timeout = '50ms'";
     let bridge = Bridge::with("", "[0]", "[13]", limits);
     let endless_text = [&b"\0"[..], &[b'a'; 1 << 20]].concat();
     let endless_unknown = [&b"\x01"[..], &[b'a'; 1 << 20]].concat();
@@ -399,36 +399,54 @@ fn hostile_frames_of_version_0_end_their_tunnel_and_are_counted() {
         (&endless_unknown, "client-frame-broken", 1002),
         (&endless_text, "client-message-too-big", 1001),
     ];
-    for (bytes, reason, code) in cases {
-        let (mut client, mut server) = bridge.open_from_76();
-        // It may be cut off before all of it is sent.
-        let _ = client.write_all(bytes);
-        let heard = loop {
-            let mut first = [0; 4];
-            server.read_exact(&mut first[..2]).unwrap();
-            let length = match first[1] & 0x7F {
-                126 => {
-                    server.read_exact(&mut first[2..]).unwrap();
-                    usize::from(u16::from_be_bytes([first[2], first[3]]))
-                }
-                127 => {
-                    let mut length = [0; 8];
-                    server.read_exact(&mut length).unwrap();
-                    usize::try_from(u64::from_be_bytes(length)).unwrap()
-                }
-                short => usize::from(short),
-            };
-            let mut rest = vec![0; 4 + length];
-            server.read_exact(&mut rest).unwrap();
-            if first[0] == 0x88 {
-                break u16::from_be_bytes([rest[4] ^ rest[0], rest[5] ^ rest[1]]);
-            }
-        };
-        assert_eq!(heard, code, "{reason}");
-        let closed = bridge.gateway.wait_for_access(|line| line["event"] == "closed" && line["reason"] == reason);
-        assert_eq!(closed["by"], "client");
+    let mut memory = Vec::new();
+    for _ in 0..8 {
+        for (bytes, reason, code) in cases {
+            let (mut client, mut server) = bridge.open_from_76();
+            // It may be cut off before all of it is sent.
+            let _ = client.write_all(bytes);
+            assert_eq!(hear_close_beyond_texts(&mut server), code, "{reason}");
+        }
+        bridge.gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"0\"}", 0.0);
+        memory.push(resident_kib(bridge.gateway.pid()));
     }
-    bridge.gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"0\"}", 0.0);
+    assert!(memory[7] < memory[1] + 2048, "{memory:?}");
+    for (reason, count) in [("client-frame-broken", 32), ("client-message-too-big", 8)] {
+        let closed =
+            bridge.gateway.wait_for_accesses(count, |line| line["event"] == "closed" && line["reason"] == reason);
+        assert!(closed.iter().all(|line| line["by"] == "client"));
+    }
+}
+
+/// The code of the Close that a server hears at last.
+fn hear_close_beyond_texts(server: &mut TcpStream) -> u16 {
+    loop {
+        let mut first = [0; 4];
+        server.read_exact(&mut first[..2]).unwrap();
+        let length = match first[1] & 0x7F {
+            126 => {
+                server.read_exact(&mut first[2..]).unwrap();
+                usize::from(u16::from_be_bytes([first[2], first[3]]))
+            }
+            127 => {
+                let mut length = [0; 8];
+                server.read_exact(&mut length).unwrap();
+                usize::try_from(u64::from_be_bytes(length)).unwrap()
+            }
+            short => usize::from(short),
+        };
+        let mut rest = vec![0; 4 + length];
+        server.read_exact(&mut rest).unwrap();
+        if first[0] == 0x88 {
+            return u16::from_be_bytes([rest[4] ^ rest[0], rest[5] ^ rest[1]]);
+        }
+    }
+}
+
+fn resident_kib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]
@@ -522,4 +540,96 @@ fn obsolete_versions_are_refused_in_observe_mode_too() {
     let mut client = connect(gateway.address());
     client.write_all(upgrade("").replace("Version: 13", "Version: 99").as_bytes()).unwrap();
     assert_eq!(status(&read_head(&mut client)), 101);
+}
+
+#[test]
+fn the_gateways_own_ends_are_said_in_each_version() {
+    for (rule, reason) in [("idle_timeout = '100ms'", "idle-timeout"), ("max_age = '100ms'", "max-age")] {
+        let bridge = Bridge::with("", "[0]", "[13]", &format!("tunnel.{rule}"));
+        let (mut client, mut server) = bridge.open_from_76();
+        read_exactly(&mut client, b"\xFF\0");
+        assert_eq!(hear_masked(&mut server), (0x88, [b"\x03\xE9", reason.as_bytes()].concat()));
+        client.write_all(b"\xFF\0").unwrap();
+        server.write_all(&bare(0x88, &[3, 0xE9])).unwrap();
+        drop(server);
+        ends(&mut client);
+        let closed = bridge.gateway.wait_for_access(|line| line["event"] == "closed");
+        assert_eq!((&closed["reason"], &closed["client_code"]), (&json!(reason), &json!(1000)));
+    }
+}
+
+#[test]
+fn an_old_server_that_never_answers_a_close_is_waited_for_no_longer_than_allowed() {
+    let bridge = Bridge::with("", "[13]", "[0]", "tunnel.close_timeout = '200ms'");
+    let (mut client, mut server) = bridge.open_to_76();
+    client.write_all(&masked(0x88, &[3, 0xE8])).unwrap();
+    read_exactly(&mut client, b"\x88\x02\x03\xE8");
+    read_exactly(&mut server, b"\xFF\0");
+    ends(&mut client);
+    ends(&mut server);
+    let closed = bridge.gateway.wait_for_access(|line| line["event"] == "closed");
+    assert_eq!(closed["reason"], "client-closed");
+}
+
+#[test]
+fn a_side_that_vanishes_is_told_of_in_each_version() {
+    let bridge = Bridge::new("[0]", "[13]");
+    let (mut client, server) = bridge.open_from_76();
+    socket2::SockRef::from(&server).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(server);
+    read_exactly(&mut client, b"\xFF\0");
+    let (client, mut server) = bridge.open_from_76();
+    socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(client);
+    assert_eq!(hear_masked(&mut server), (0x88, b"\x03\xE9client-lost".to_vec()));
+    // In the middle of a text, its end is a loss too.
+    let (mut client, mut server) = bridge.open_from_76();
+    client.write_all(b"\0half").unwrap();
+    assert_eq!(hear_masked(&mut server), (0x01, b"half".to_vec()));
+    finish(&client);
+    assert_eq!(hear_masked(&mut server), (0x88, b"\x03\xE9client-lost".to_vec()));
+}
+
+#[test]
+fn a_side_without_pings_is_kept_alive_by_tcp() {
+    let bridge = Bridge::with("", "[0]", "[13]", "tunnel.ping_interval = '1m'");
+    let (client, server) = bridge.open_from_76();
+    let timer = |near: &TcpStream| {
+        // What the gateway holds of it: the far end of this one.
+        let (far, near) = (near.peer_addr().unwrap().port(), near.local_addr().unwrap().port());
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let ends_with = |field: &str, port: u16| field.ends_with(&format!(":{port:04X}"));
+        let mut rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| ends_with(row[1], far) && ends_with(row[2], near)).unwrap();
+        row[5][..2].to_owned()
+    };
+    // 02 is the keep-alive timer, 00 none (Linux, proc_net_tcp).
+    assert_eq!((timer(&client), timer(&server)), ("02".to_owned(), "00".to_owned()));
+}
+
+#[test]
+fn a_reload_asks_servers_anew() {
+    let echo = Backend::echo();
+    let gateway = Gateway::start(&routed(echo.address(), "[13]", "'auto'", ""));
+    let _tunnel = gateway.open();
+    let learned = || gateway.status()["upstreams"][0]["servers"][0]["versions"].clone();
+    assert_eq!(learned(), json!([13]));
+    gateway.signal(rustix::process::Signal::HUP);
+    gateway.wait_for_message("configuration reloaded");
+    assert_eq!(learned(), json!(null));
+}
+
+#[test]
+fn a_client_may_offer_what_the_route_welcomes_and_an_old_server_gets_one() {
+    let bridge = Bridge::with("", "[13]", "[0]", "handshake.subprotocols = ['two', 'three']");
+    let mut client = bridge.gateway.connect();
+    client.write_all(upgrade("Sec-WebSocket-Protocol: one, two, three\r\n").as_bytes()).unwrap();
+    let mut server = bridge.accept();
+    let (head, key3) = read_76(&mut server);
+    assert_eq!(line(&head, "Sec-WebSocket-Protocol"), Some("two"));
+    let mut answer = switching_76(&head, key3);
+    let at = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+    answer.splice(at..at, *b"\r\nSec-WebSocket-Protocol: two");
+    server.write_all(&answer).unwrap();
+    assert_eq!(line(&read_head(&mut client), "Sec-WebSocket-Protocol"), Some("two"));
 }

@@ -6,7 +6,7 @@ const POLL_MS = 2_000;
 const ANSWER_MS = 5_000;
 // An answer older than this is called old, whatever the next one waits for.
 const OLD_MS = 6_000;
-const VERSIONS = ["13", "8", "7", "0", "other", "missing", "malformed"];
+const VERSIONS = ["13", "8", "7", "0", "hixie-75", "other", "missing", "malformed"];
 const NUMBER = new Intl.NumberFormat("en");
 
 // The newest answer and the one before it, as { status, routes, at }; no `before` where the two cannot be compared.
