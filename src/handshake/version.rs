@@ -132,18 +132,14 @@ impl VersionList {
     }
 }
 
-/// The versions in a server's answer that the gateway can speak, over one line or several (RFC 6455 §4.4), in its order.
-/// `None` where it lists none at all.
+/// The versions in a server's answer that the gateway can speak, over one line or several (RFC 6455 §4.4), the best first: some
+/// servers list them the other way round. `None` where it lists none at all.
 pub fn advertised(fields: &[Field<'_>]) -> Option<Vec<Dialect>> {
     let mut listed = elements(fields, "Sec-WebSocket-Version").peekable();
     listed.peek()?;
-    let mut known = Vec::new();
-    for dialect in listed.filter_map(Version::parse).filter_map(|version| Dialect::from_number(version.number())) {
-        if !known.contains(&dialect) {
-            known.push(dialect);
-        }
-    }
-    Some(known)
+    let listed: Vec<Dialect> =
+        listed.filter_map(Version::parse).filter_map(|version| Dialect::from_number(version.number())).collect();
+    Some(Dialect::ALL.into_iter().filter(|dialect| listed.contains(dialect)).collect())
 }
 
 #[cfg(test)]
@@ -223,7 +219,7 @@ mod tests {
         assert_eq!(list(&["x, 99"]), Some(vec![]));
         assert_eq!(
             list(&["0,6,8,13", "8, 7"]).unwrap().iter().map(|d| d.name()).collect::<Vec<_>>(),
-            ["0", "8", "13", "7"]
+            ["13", "8", "7", "0"]
         );
     }
 }

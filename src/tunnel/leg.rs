@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::keepalive::Keepalive;
 use super::{Rules, Seen, Side};
-use crate::wire::{CloseCode, FrameError, FrameReader, Length, Masking, Next, Opcode, Reserved};
+use crate::wire::{CloseCode, FrameError, FrameHeader, FrameReader, Length, Masking, Next, Opcode, Reserved};
 
 /// What is known of one side.
 #[derive(Debug)]
@@ -169,12 +169,20 @@ impl Leg {
         }
     }
 
+    /// A side that knows only texts has frames that a bridge made, of whatever came in one read.
+    fn is_too_big(&self, header: &FrameHeader, rules: &Rules) -> bool {
+        let Length { frame_bytes, message_bytes } = self.reader.length_with(header);
+        let has_frames = self.manners == Manners::Frames;
+        has_frames && rules.max_frame_bytes.is_some_and(|max| frame_bytes > max)
+            || rules.max_message_bytes.is_some_and(|max| message_bytes > max)
+    }
+
     /// Over the next header, or the next whole control frame.
     fn step(&mut self, bytes: &[u8], gait: Gait<'_>, seen: &mut Seen) -> Result<usize, Stop> {
         match self.reader.next(bytes).map_err(Stop::Broken)? {
             Next::Incomplete => Err(Stop::End),
             Next::Data { header, header_bytes } => {
-                if gait.limits.is_some_and(|rules| is_too_big(self.reader.length_with(&header), rules)) {
+                if gait.limits.is_some_and(|rules| self.is_too_big(&header, rules)) {
                     return Err(Stop::TooBig);
                 }
                 self.reader.enter(&header);
@@ -197,11 +205,6 @@ impl Leg {
             }
         }
     }
-}
-
-fn is_too_big(length: Length, rules: &Rules) -> bool {
-    rules.max_frame_bytes.is_some_and(|max| length.frame_bytes > max)
-        || rules.max_message_bytes.is_some_and(|max| length.message_bytes > max)
 }
 
 /// The code of a Close frame; 1005 where there is none.

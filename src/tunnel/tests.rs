@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::bridge::Fault;
 use crate::reason::Reason;
 use crate::wire::{CONTROL_FRAME_MAX, CloseCode, FrameHeader, Opcode, OwnFrame, mask};
 
@@ -823,5 +824,68 @@ proptest! {
         }
         tunnel.end_of(Side::Client).end_of(Side::Backend);
         prop_assert!(tunnel.session.ended().is_some());
+    }
+}
+
+#[test]
+fn a_frame_that_a_bridge_made_is_held_to_the_size_of_messages_alone() {
+    let rules = || Rules { max_frame_bytes: Some(4), max_message_bytes: Some(8), ..rules() };
+    let speech = Speech::Bridged { client: Dialect::Hixie76, backend: Dialect::Rfc6455 };
+    let mut tunnel = Tunnel::speaking(rules(), speech);
+    tunnel.send(Side::Client, b"\x81\x85\0\0\0\0hello");
+    assert_eq!(tunnel.seen[at(Side::Client)].text, 1);
+    tunnel.send(Side::Client, b"\x81\x89\0\0\0\0too large");
+    assert!(
+        tunnel.own.iter().all(|(_, frame)| matches!(frame, OwnFrame::Close { reason: "client-message-too-big", .. }))
+    );
+    assert_eq!(tunnel.own.len(), 2);
+    let mut tunnel = Tunnel::speaking(rules(), speech);
+    tunnel.send(Side::Backend, b"\x81\x05hello");
+    assert_eq!(tunnel.own.len(), 2);
+}
+
+#[test]
+fn a_side_of_texts_is_told_whatever_the_other_one_is_in_the_middle_of() {
+    let speech = Speech::Bridged { client: Dialect::Rfc6455, backend: Dialect::Hixie76 };
+    let mut tunnel = Tunnel::speaking(with_pings(), speech);
+    tunnel.send(Side::Client, b"\x81\x85\0\0\0\0he");
+    tunnel.session.end(Reason::Drained, tunnel.now);
+    tunnel.poll();
+    let told = OwnFrame::Close { code: CloseCode(1001), reason: "drained" };
+    assert_eq!(tunnel.own, [(Side::Client, told), (Side::Backend, told)]);
+}
+
+#[test]
+fn a_side_of_texts_gets_no_ping() {
+    let speech = Speech::Bridged { client: Dialect::Rfc6455, backend: Dialect::Hixie76 };
+    let mut tunnel = Tunnel::speaking(Rules { idle_timeout: None, ..with_pings() }, speech);
+    tunnel.now += 25 * SECOND;
+    tunnel.session.handle_time(tunnel.now);
+    tunnel.poll();
+    assert!(matches!(tunnel.own[..], [(Side::Client, OwnFrame::Ping(_))]), "{:?}", tunnel.own);
+}
+
+#[test]
+fn what_a_bridge_cannot_carry_ends_the_tunnel_with_the_right_codes() {
+    for (fault, from, reason, codes) in [
+        (Fault::Binary, Side::Client, Reason::ClientBinary, [1003, 1001]),
+        (Fault::Binary, Side::Backend, Reason::BackendBinary, [1011, 1003]),
+        (Fault::Text, Side::Client, Reason::ClientTextInvalid, [1007, 1001]),
+        (Fault::Text, Side::Backend, Reason::BackendTextInvalid, [1011, 1007]),
+        (Fault::TooBig, Side::Client, Reason::ClientMessageTooBig, [1009, 1001]),
+        (Fault::Frame, Side::Backend, Reason::BackendFrameBroken, [1002, 1002]),
+    ] {
+        let speech = Speech::Bridged { client: Dialect::Hybi8, backend: Dialect::Rfc6455 };
+        for is_readable in [false, true] {
+            let mut tunnel = Tunnel::speaking(rules(), speech);
+            if is_readable {
+                tunnel.session.handle_unencodable(from, fault, tunnel.now);
+            } else {
+                tunnel.session.handle_undecodable(from, fault, tunnel.now);
+            }
+            tunnel.poll();
+            let close = |code| OwnFrame::Close { code: CloseCode(code), reason: reason.code() };
+            assert_eq!(tunnel.own, [(Side::Client, close(codes[0])), (Side::Backend, close(codes[1]))], "{fault:?}");
+        }
     }
 }

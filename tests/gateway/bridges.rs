@@ -462,7 +462,7 @@ fn a_server_is_asked_for_its_versions_once() {
         });
         let mut asked = bridge.accept();
         assert_eq!(line(&read_head(&mut asked), "Sec-WebSocket-Version"), Some("13"));
-        let list = "HTTP/1.1 400 Bad Request\r\nSec-WebSocket-Version: 99, 8\r\nSec-WebSocket-Version: 7\r\nContent-Length: 0\r\n\r\n";
+        let list = "HTTP/1.1 400 Bad Request\r\nSec-WebSocket-Version: 0, 7\r\nSec-WebSocket-Version: 99, 8\r\nContent-Length: 0\r\n\r\n";
         asked.write_all(list.as_bytes()).unwrap();
         let mut again = bridge.accept();
         let head = read_head(&mut again);
@@ -475,7 +475,7 @@ fn a_server_is_asked_for_its_versions_once() {
         |version| format!("wsgate_backend_versions{{server=\"{server}\",upstream=\"u\",version=\"{version}\"}}");
     bridge.gateway.wait_for_metric(&learned("8"), 1.0);
     bridge.gateway.wait_for_metric(&learned("7"), 1.0);
-    assert_eq!(bridge.gateway.status()["upstreams"][0]["servers"][0]["versions"], json!([8, 7]));
+    assert_eq!(bridge.gateway.status()["upstreams"][0]["servers"][0]["versions"], json!([8, 7, 0]));
     // The next client asks for nothing that was refused.
     let mut client = bridge.gateway.connect();
     client.write_all(upgrade("").as_bytes()).unwrap();
