@@ -4,10 +4,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::hixie::{self, DIGEST_BYTES, Keys};
+use super::hixie::{DIGEST_BYTES, Keys};
 use super::response::{Answer, Wrong};
 use super::subprotocol::{self, Chosen};
-use super::{Field, Key};
+use super::{Field, Key, key};
 use crate::dialect::Dialect;
 
 /// One handshake. Its secrets are used once.
@@ -62,7 +62,7 @@ impl Ask {
             Proof::Key(key) => {
                 vec![("Sec-WebSocket-Version", self.dialect.to_string()), ("Sec-WebSocket-Key", key.clone())]
             }
-            Proof::Keys(keys) => vec![(hixie::KEY1, keys.key1.clone()), (hixie::KEY2, keys.key2.clone())],
+            Proof::Keys(keys) => vec![(key::KEY1, keys.key1.clone()), (key::KEY2, keys.key2.clone())],
             Proof::None => Vec::new(),
         }
     }

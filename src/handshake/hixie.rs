@@ -5,10 +5,7 @@ use md5::{Digest as _, Md5};
 
 use super::Field;
 use super::header_list::{Single, single};
-use super::key::KeyError;
-
-pub const KEY1: &str = "Sec-WebSocket-Key1";
-pub const KEY2: &str = "Sec-WebSocket-Key2";
+use super::key::{KEY1, KEY2, KeyError};
 
 /// Bytes of the third key, which stands behind the head of the request.
 pub const KEY3_BYTES: usize = 8;

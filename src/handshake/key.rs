@@ -4,11 +4,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
+use super::Field;
 use super::header_list::{Single, single};
-use super::{Field, hixie};
 
 /// What RFC 6455 §1.3 has every server append to the key.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// What a client of version 0 hides its two numbers in, instead.
+pub const KEY1: &str = "Sec-WebSocket-Key1";
+pub const KEY2: &str = "Sec-WebSocket-Key2";
 
 /// The key of a request, in base64 as it stood there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +73,7 @@ impl Accept {
 }
 
 fn has_legacy_key(fields: &[Field<'_>]) -> bool {
-    fields.iter().any(|field| field.is(hixie::KEY1) || field.is(hixie::KEY2))
+    fields.iter().any(|field| field.is(KEY1) || field.is(KEY2))
 }
 
 fn is_base64(value: &[u8]) -> bool {

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::header_list::{Single, elements, lines, single};
-use super::{Field, hixie};
+use super::{Field, hixie, key};
 use crate::dialect::Dialect;
 
 /// A version number as RFC 6455 §4.3 writes it: 0 to 255, no sign, no leading zero.
@@ -71,7 +71,7 @@ impl Asked {
             Single::Repeated => Asked::Malformed,
             Single::None if has("Sec-WebSocket-Key") => Asked::Missing,
             Single::None if has("Sec-WebSocket-Draft") => Asked::Draft,
-            Single::None if has(hixie::KEY1) || has(hixie::KEY2) => Asked::Known(Dialect::Hixie76),
+            Single::None if has(key::KEY1) || has(key::KEY2) => Asked::Known(Dialect::Hixie76),
             Single::None if hixie::is_75(fields) => Asked::Known(Dialect::Hixie75),
             Single::None => Asked::Missing,
         }

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::target::{Line, Target};
 use crate::dialect::Dialect;
-use crate::handshake::hixie::{DIGEST_BYTES, KEY1, KEY2, Keys};
-use crate::handshake::key::Accept;
+use crate::handshake::hixie::{DIGEST_BYTES, Keys};
+use crate::handshake::key::{Accept, KEY1, KEY2};
 use crate::handshake::{Field, Key};
 
 /// One handshake.
@@ -233,7 +233,7 @@ mod tests {
             let label = Asked::read(&head.fields).label();
             let expected = match question {
                 Question::Unknown => "other",
-                Question::Missing | Question::Version(Dialect::Hixie75) => "missing",
+                Question::Missing => "missing",
                 Question::Malformed => "malformed",
                 Question::Version(dialect) => dialect.name(),
             };
