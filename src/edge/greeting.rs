@@ -6,7 +6,7 @@ use crate::dial::head::{Trust, field};
 use crate::dialect::Dialect;
 use crate::handshake::ask::REASON_OF_HIXIE_75;
 use crate::handshake::header_list::{Single, elements, single};
-use crate::handshake::hixie::{KEY3_BYTES, Numbers};
+use crate::handshake::hixie::{self, KEY3_BYTES, Numbers};
 use crate::handshake::key::KeyError;
 use crate::handshake::origin::Stated;
 use crate::handshake::request::Head;
@@ -36,7 +36,7 @@ impl Greeted<'_> {
                 None
             }
             Dialect::Hixie76 => {
-                self.hixie(&mut out, "WebSocket Protocol Handshake", "Sec-WebSocket");
+                self.hixie(&mut out, hixie::REASON, "Sec-WebSocket");
                 let key3 = self.key3.ok_or(KeyError::Missing)?;
                 Some(Numbers::read(&self.head.fields)?.digest(&key3))
             }

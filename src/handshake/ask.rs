@@ -4,10 +4,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::hixie::{DIGEST_BYTES, Keys};
+use super::hixie::{self, DIGEST_BYTES, Keys};
+use super::key::{self, Accept};
 use super::response::{Answer, Wrong};
 use super::subprotocol::{self, Chosen};
-use super::{Field, Key, key};
+use super::{Field, Key};
 use crate::dialect::Dialect;
 
 /// One handshake. Its secrets are used once.
@@ -80,23 +81,39 @@ impl Ask {
         if self.dialect == Dialect::Hixie76 { DIGEST_BYTES } else { 0 }
     }
 
+    /// What stands behind the head of a right 101, where the proof stands there.
+    pub fn digest(&self) -> Option<[u8; DIGEST_BYTES]> {
+        match &self.proof {
+            Proof::Keys(keys) => Some(keys.digest()),
+            Proof::Key(_) | Proof::None => None,
+        }
+    }
+
+    /// What `Sec-WebSocket-Accept` of a right 101 is, where the proof stands there.
+    pub fn accept(&self) -> Option<Accept> {
+        match &self.proof {
+            Proof::Key(key) => {
+                let line = [Field { name: "Sec-WebSocket-Key", value: key.as_bytes() }];
+                Key::as_it_stands(&line).map(|key| key.accept())
+            }
+            Proof::Keys(_) | Proof::None => None,
+        }
+    }
+
     /// Checks a 101. `offer` is what was sent of subprotocols; `behind` begins with [`Ask::proof_bytes`] bytes.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self, answer: &Answer<'_>, offer: &[Field<'_>], behind: &[u8]) -> Result<(), Wrong> {
         match &self.proof {
-            Proof::Key(key) => {
-                let line = [Field { name: "Sec-WebSocket-Key", value: key.as_bytes() }];
-                answer.check_101(offer, Key::as_it_stands(&line).map(|key| key.accept()).as_ref())
-            }
+            Proof::Key(_) => answer.check_101(offer, self.accept().as_ref()),
             Proof::Keys(keys) => {
                 answer.check_switch()?;
                 if behind.starts_with(&keys.digest()) { Ok(()) } else { Err(Wrong::Digest) }
             }
             Proof::None => {
                 answer.check_switch()?;
-                if answer.reason != REASON_OF_HIXIE_75 {
+                if ![REASON_OF_HIXIE_75, hixie::REASON].contains(&answer.reason) {
                     return Err(Wrong::StatusLine);
                 }
                 let has = |name| answer.fields.iter().any(|field| field.is(name));
@@ -115,7 +132,8 @@ impl Ask {
     }
 }
 
-/// All that a server of hixie-75 shows for itself (draft-hixie-thewebsocketprotocol-75 §4.1).
+/// What the draft of hixie-75 has after the status, and its clients compared byte for byte (draft-hixie-thewebsocketprotocol-75
+/// §4.1). There are servers that say what the next draft has.
 pub const REASON_OF_HIXIE_75: &str = "Web Socket Protocol Handshake";
 
 #[cfg(test)]
@@ -125,14 +143,8 @@ mod tests {
     /// The answer to an ask of this version, `@` in it replaced by the right proof.
     fn check(dialect: Dialect, answer: &str, behind: Option<&[u8]>, expected: Result<(), Wrong>) {
         let ask = Ask::new(dialect, &mut fastrand::Rng::with_seed(1));
-        let accept = ask.lines().iter().find(|(name, _)| *name == "Sec-WebSocket-Key").map(|(name, key)| {
-            let line = [Field { name, value: key.as_bytes() }];
-            String::from_utf8(Key::as_it_stands(&line).unwrap().accept().as_bytes().to_vec()).unwrap()
-        });
-        let digest = match &ask.proof {
-            Proof::Keys(keys) => keys.digest().to_vec(),
-            Proof::Key(_) | Proof::None => Vec::new(),
-        };
+        let accept = ask.accept().map(|accept| String::from_utf8(accept.as_bytes().to_vec()).unwrap());
+        let digest = ask.digest().map(Vec::from).unwrap_or_default();
         let text = answer.replace('@', &accept.unwrap_or_default()).replace('\n', "\r\n");
         let answer = Answer::parse(text.as_bytes()).unwrap();
         assert_eq!(ask.check(&answer, &[], behind.unwrap_or(&digest)), expected, "{text}");
@@ -158,7 +170,8 @@ mod tests {
                     WebSocket-Origin: a\nWebSocket-Location: ws://a/\n\n";
         check(Dialect::Hixie75, good, None, Ok(()));
         check(Dialect::Hixie75, &good.replace("WebSocket-Origin", "X-O"), None, Err(Wrong::Location));
-        check(Dialect::Hixie75, &good.replace("Web Socket", "WebSocket"), None, Err(Wrong::StatusLine));
+        check(Dialect::Hixie75, &good.replace("Web Socket Protocol", "WebSocket Protocol"), None, Ok(()));
+        check(Dialect::Hixie75, &good.replace("Web Socket Protocol", "Switching"), None, Err(Wrong::StatusLine));
     }
 
     #[test]

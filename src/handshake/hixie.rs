@@ -7,6 +7,9 @@ use super::Field;
 use super::header_list::{Single, single};
 use super::key::{KEY1, KEY2, KeyError};
 
+/// What both drafts of hixie-76 show after the status of a 101; nothing depends on it.
+pub const REASON: &str = "WebSocket Protocol Handshake";
+
 /// Bytes of the third key, which stands behind the head of the request.
 pub const KEY3_BYTES: usize = 8;
 

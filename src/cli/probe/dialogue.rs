@@ -87,7 +87,7 @@ async fn open(
     stream.flush().await.map_err(|error| failed(&error))?;
     for _ in 0..INTERIM_MAX {
         let length = read_head(stream, bytes).await?;
-        let opening = judge(question, &request.proof, &common.offer(), &bytes[..length]);
+        let opening = judge(question, &request.ask, &common.offer(), &bytes[..length]);
         bytes.drain(..length);
         match opening {
             Ok(Opening::Interim) => {}

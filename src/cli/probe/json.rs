@@ -134,7 +134,7 @@ fn proof(dialect: Dialect, outcome: &Outcome) -> Option<&'static str> {
         Outcome::Right(_) => Some("right"),
         Outcome::Wrong(Flaw::Handshake(Wrong::Accept) | Flaw::Digest) => Some("wrong"),
         Outcome::Wrong(Flaw::AcceptMissing | Flaw::DigestMissing | Flaw::Hixie75) => Some("missing"),
-        Outcome::Wrong(Flaw::Handshake(_) | Flaw::Lines | Flaw::OriginOrLocation)
+        Outcome::Wrong(Flaw::Handshake(_))
         | Outcome::Unconnected(_)
         | Outcome::Silent
         | Outcome::Ended(_)

@@ -1,16 +1,13 @@
 //! What the head of an answer amounts to (RFC 6455 §4.1, draft-hixie-thewebsocketprotocol-76 §4.1, -75 §3.1). A 101 without a
 //! proof proves nothing: there are servers that answer so to anything. It does not know what is made of it.
 
-use super::question::{Proof, Question};
+use super::question::Question;
 use crate::dialect::Dialect;
 use crate::handshake::Field;
+use crate::handshake::ask::Ask;
 use crate::handshake::header_list::{elements, lines};
 use crate::handshake::hixie::DIGEST_BYTES;
 use crate::handshake::response::{Answer, NotAnAnswer, Wrong};
-
-/// The lines that a client of hixie-75 compared byte for byte (§3.1, the client's steps).
-const LINES_OF_75: &[u8] =
-    b"HTTP/1.1 101 Web Socket Protocol Handshake\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n";
 
 /// Texts of the server that are kept, and characters of each, at most.
 const ADVERTISED_MAX: usize = 32;
@@ -46,10 +43,6 @@ pub enum Flaw {
     AcceptMissing,
     DigestMissing,
     Digest,
-    /// Not the three lines of hixie-75.
-    Lines,
-    /// No `WebSocket-Origin` or no `WebSocket-Location`.
-    OriginOrLocation,
     /// The answer of a hixie-75 server, to a question for another version.
     Hixie75,
 }
@@ -62,8 +55,6 @@ impl Flaw {
             Flaw::AcceptMissing => "accept-missing",
             Flaw::DigestMissing => "digest-missing",
             Flaw::Digest => "digest",
-            Flaw::Lines => "lines",
-            Flaw::OriginOrLocation => "origin-or-location",
             Flaw::Hixie75 => "hixie-75",
         }
     }
@@ -71,7 +62,7 @@ impl Flaw {
 
 /// # Errors
 /// When the head is none of HTTP/1.x.
-pub fn judge(question: Question, proof: &Proof, offer: &[Field<'_>], head: &[u8]) -> Result<Opening, NotAnAnswer> {
+pub fn judge(question: Question, ask: &Ask, offer: &[Field<'_>], head: &[u8]) -> Result<Opening, NotAnAnswer> {
     let answer = Answer::parse(head)?;
     if answer.is_interim() {
         return Ok(Opening::Interim);
@@ -79,36 +70,28 @@ pub fn judge(question: Question, proof: &Proof, offer: &[Field<'_>], head: &[u8]
     if answer.status != 101 {
         return Ok(Opening::Refused(Refusal::read(&answer)));
     }
-    Ok(match (proof, check(&answer, proof, offer, head)) {
-        (_, Err(_)) if question.dialect() != Dialect::Hixie75 && is_hixie_75(&answer, head) => {
+    let of_75 = Ask::new(Dialect::Hixie75, &mut fastrand::Rng::with_seed(0));
+    Ok(match check(&answer, ask, offer) {
+        Err(_) if question.dialect() != Dialect::Hixie75 && of_75.check(&answer, &[], &[]).is_ok() => {
             Opening::Wrong(Flaw::Hixie75)
         }
-        (_, Err(flaw)) => Opening::Wrong(flaw),
-        (Proof::Digest(digest), Ok(())) => Opening::RightBefore(*digest),
-        (Proof::Accept(_) | Proof::None, Ok(())) => Opening::Right,
+        Err(flaw) => Opening::Wrong(flaw),
+        Ok(()) => ask.digest().map_or(Opening::Right, Opening::RightBefore),
     })
 }
 
-fn check(answer: &Answer<'_>, proof: &Proof, offer: &[Field<'_>], head: &[u8]) -> Result<(), Flaw> {
-    let has = |name| lines(&answer.fields, name).next().is_some();
-    match proof {
-        Proof::Accept(accept) => match answer.check_101(offer, Some(accept)) {
-            Err(Wrong::Accept) if !has("Sec-WebSocket-Accept") => Err(Flaw::AcceptMissing),
-            checked => checked.map_err(Flaw::Handshake),
-        },
-        // hixie-76 servers are seen to choose subprotocols that nobody offered; a gateway drops the choice.
-        Proof::Digest(_) => match answer.check_101(offer, None) {
-            Err(Wrong::Subprotocol | Wrong::Extension) => Ok(()),
-            checked => checked.map_err(Flaw::Handshake),
-        },
-        Proof::None if !head.starts_with(LINES_OF_75) => Err(Flaw::Lines),
-        Proof::None if !has("WebSocket-Origin") || !has("WebSocket-Location") => Err(Flaw::OriginOrLocation),
-        Proof::None => Ok(()),
+/// As the gateway in front of it would check it.
+fn check(answer: &Answer<'_>, ask: &Ask, offer: &[Field<'_>]) -> Result<(), Flaw> {
+    // The proof of version 0 stands behind the head.
+    let checked = if ask.digest().is_some() { answer.check_switch() } else { ask.check(answer, offer, &[]) };
+    match checked {
+        Err(Wrong::Accept) if !has(answer, "Sec-WebSocket-Accept") => Err(Flaw::AcceptMissing),
+        checked => checked.map_err(Flaw::Handshake),
     }
 }
 
-fn is_hixie_75(answer: &Answer<'_>, head: &[u8]) -> bool {
-    check(answer, &Proof::None, &[], head).is_ok()
+fn has(answer: &Answer<'_>, name: &str) -> bool {
+    lines(&answer.fields, name).next().is_some()
 }
 
 impl Refusal {
@@ -149,12 +132,10 @@ mod tests {
 
     /// `ACCEPT` in the head stands for the right one.
     fn judged(question: Question, head: &str) -> Opening {
-        let proof = request(question).proof;
-        let accept = match &proof {
-            Proof::Accept(accept) => String::from_utf8(accept.as_bytes().to_vec()).unwrap(),
-            Proof::Digest(_) | Proof::None => String::new(),
-        };
-        judge(question, &proof, &[], head.replace('\n', "\r\n").replace("ACCEPT", &accept).as_bytes()).unwrap()
+        let ask = request(question).ask;
+        let accept = ask.accept().map(|accept| String::from_utf8(accept.as_bytes().to_vec()).unwrap());
+        let accept = accept.unwrap_or_default();
+        judge(question, &ask, &[], head.replace('\n', "\r\n").replace("ACCEPT", &accept).as_bytes()).unwrap()
     }
 
     fn check(question: Question, head: &str, expected: &Opening) {
@@ -179,7 +160,7 @@ mod tests {
 
     #[test]
     fn hixie_76_has_its_proof_behind_the_head() {
-        let Proof::Digest(digest) = request(HIXIE_76).proof else { panic!() };
+        let digest = request(HIXIE_76).ask.digest().unwrap();
         let start = "HTTP/1.1 101 x\nUpgrade: WebSocket\nConnection: Upgrade\n";
         check(HIXIE_76, &format!("{start}\n"), &Opening::RightBefore(digest));
         check(HIXIE_76, &format!("{start}Sec-WebSocket-Protocol: None\n\n"), &Opening::RightBefore(digest));
@@ -187,15 +168,15 @@ mod tests {
     }
 
     #[test]
-    fn hixie_75_has_nothing_but_its_exact_lines() {
+    fn hixie_75_has_nothing_but_a_few_lines() {
         check(HIXIE_75, RIGHT_75, &Opening::Right);
-        for (from, to, flaw) in [
-            ("Web Socket Protocol", "WebSocket Protocol", Flaw::Lines),
-            ("Upgrade: WebSocket\nConnection: Upgrade", "Connection: Upgrade\nUpgrade: WebSocket", Flaw::Lines),
-            ("Upgrade: WebSocket", "Upgrade: websocket", Flaw::Lines),
-            ("WebSocket-Origin", "Sec-WebSocket-Origin", Flaw::OriginOrLocation),
-            ("WebSocket-Location", "X-Location", Flaw::OriginOrLocation),
+        for (from, to, wrong) in [
+            ("Web Socket Protocol Handshake", "Switching Protocols", Wrong::StatusLine),
+            ("Upgrade: WebSocket", "Upgrade: other", Wrong::Upgrade),
+            ("WebSocket-Origin", "Sec-WebSocket-Origin", Wrong::Location),
+            ("WebSocket-Location", "X-Location", Wrong::Location),
         ] {
+            let flaw = Flaw::Handshake(wrong);
             check(HIXIE_75, &RIGHT_75.replace(from, to), &Opening::Wrong(flaw));
         }
     }
@@ -231,7 +212,7 @@ mod tests {
                 .prop_map(String::into_bytes),
         ]) {
             for question in Question::ALL {
-                let _ = judge(question, &request(question).proof, &[], &bytes);
+                let _ = judge(question, &request(question).ask, &[], &bytes);
             }
         }
     }

@@ -1,14 +1,10 @@
 //! What a server is asked: a handshake for each version, and three that no server should take. Each as the clients of its time
 //! wrote it, because old servers compare byte for byte. It does not know how an answer is judged.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
 use super::target::{Line, Target};
 use crate::dialect::Dialect;
-use crate::handshake::hixie::{DIGEST_BYTES, Keys};
-use crate::handshake::key::{Accept, KEY1, KEY2};
-use crate::handshake::{Field, Key};
+use crate::handshake::Field;
+use crate::handshake::ask::Ask;
 
 /// One handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +31,12 @@ impl Question {
         Question::Malformed,
     ];
 
-    /// The value of `Sec-WebSocket-Version`, where there is one.
-    fn version(self) -> Option<&'static str> {
+    /// The value of `Sec-WebSocket-Version`, where it is one that no client has.
+    fn odd_version(self) -> Option<&'static str> {
         match self {
-            Question::Version(dialect) if dialect.has_frames() => Some(dialect.name()),
-            Question::Version(_) | Question::Missing => None,
             Question::Unknown => Some("99"),
             Question::Malformed => Some("13x"),
+            Question::Missing | Question::Version(_) => None,
         }
     }
 
@@ -79,74 +74,40 @@ impl Common {
     }
 }
 
-/// A request, and what only a server that understood it can answer.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Head and what stands behind it. To be sent in one write: servers exist that take key3 from the head's segment only.
     pub bytes: Vec<u8>,
-    pub proof: Proof,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub enum Proof {
-    Accept(Accept),
-    Digest([u8; DIGEST_BYTES]),
-    /// hixie-75 has none.
-    None,
+    /// What only a server that understood it can answer.
+    pub ask: Ask,
 }
 
 impl Request {
+    /// As the gateway asks it itself, in the order that the drafts of hixie prescribe.
     pub fn new(question: Question, common: &Common, chance: &mut fastrand::Rng) -> Request {
-        match question {
-            Question::Version(Dialect::Hixie76) => hixie_76(common, &Keys::make(chance)),
-            Question::Version(Dialect::Hixie75) => {
-                Request { bytes: end(hixie_head(common)).into_bytes(), proof: Proof::None }
+        let ask = Ask::new(question.dialect(), chance);
+        let mut head = start(common);
+        line(&mut head, "Upgrade", ask.upgrade());
+        line(&mut head, "Connection", "Upgrade");
+        line(&mut head, "Host", host(common));
+        line(&mut head, ask.origin_field(), &common.origin);
+        for (name, value) in ask.lines() {
+            match question {
+                Question::Missing | Question::Unknown | Question::Malformed if name == VERSION => {}
+                _ => line(&mut head, name, &value),
             }
-            Question::Version(Dialect::Rfc6455 | Dialect::Hybi8 | Dialect::Hybi7)
-            | Question::Unknown
-            | Question::Missing
-            | Question::Malformed => hybi(question, common, chance),
         }
+        if let Some(version) = question.odd_version() {
+            line(&mut head, VERSION, version);
+        }
+        more(&mut head, common);
+        let bytes = [end(head).as_bytes(), ask.behind_head()].concat();
+        Request { bytes, ask }
     }
 }
 
-fn hybi(question: Question, common: &Common, chance: &mut fastrand::Rng) -> Request {
-    let key = STANDARD.encode(chance.u128(..).to_ne_bytes());
-    let mut head = start(common);
-    line(&mut head, "Host", host(common));
-    line(&mut head, "Upgrade", "websocket");
-    line(&mut head, "Connection", "Upgrade");
-    line(&mut head, "Sec-WebSocket-Key", &key);
-    if let Some(version) = question.version() {
-        line(&mut head, "Sec-WebSocket-Version", version);
-    }
-    // hybi-07 to hybi-10 had a line of their own for it.
-    let is_draft = matches!(question, Question::Version(Dialect::Hybi8 | Dialect::Hybi7));
-    line(&mut head, if is_draft { "Sec-WebSocket-Origin" } else { "Origin" }, &common.origin);
-    more(&mut head, common);
-    let fields = [Field { name: "Sec-WebSocket-Key", value: key.as_bytes() }];
-    let accept = Key::read(&fields).expect("16 bytes in base64 are a key").accept();
-    Request { bytes: end(head).into_bytes(), proof: Proof::Accept(accept) }
-}
-
-fn hixie_76(common: &Common, keys: &Keys) -> Request {
-    let mut head = hixie_head(common);
-    line(&mut head, KEY1, &keys.key1);
-    line(&mut head, KEY2, &keys.key2);
-    let bytes = [end(head).as_bytes(), &keys.key3].concat();
-    Request { bytes, proof: Proof::Digest(keys.digest()) }
-}
-
-/// In the order that hixie-75 prescribes.
-fn hixie_head(common: &Common) -> String {
-    let mut head = start(common);
-    line(&mut head, "Upgrade", "WebSocket");
-    line(&mut head, "Connection", "Upgrade");
-    line(&mut head, "Host", host(common));
-    line(&mut head, "Origin", &common.origin);
-    more(&mut head, common);
-    head
-}
+const VERSION: &str = "Sec-WebSocket-Version";
 
 fn start(common: &Common) -> String {
     format!("GET {} HTTP/1.1\r\n", common.target.path_and_query)
@@ -175,9 +136,9 @@ fn end(head: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handshake::Asked;
     use crate::handshake::hixie::{KEY3_BYTES, Numbers};
     use crate::handshake::request::Head;
+    use crate::handshake::{Asked, Key};
 
     fn common(lines: &[&str]) -> Common {
         Common {
@@ -205,22 +166,30 @@ mod tests {
     #[test]
     fn each_version_is_asked_for_as_its_clients_did() {
         let start = "GET /ws?x=1 HTTP/1.1\n";
-        let hybi = format!("{start}Host: a.example:8080\nUpgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Key\n");
-        let version = |number: &str, origin: &str| {
-            format!("{hybi}Sec-WebSocket-Version: {number}\n{origin}: http://a.example:8080\nCookie: a=b\n")
+        let hybi = |origin: &str, version: Option<&str>| {
+            let version = version.map(|version| format!("Sec-WebSocket-Version: {version}\n")).unwrap_or_default();
+            let (before, behind) =
+                if version.contains("99") || version.contains("13x") { ("", &*version) } else { (&*version, "") };
+            format!(
+                "{start}Upgrade: websocket\nConnection: Upgrade\nHost: a.example:8080\n{origin}: http://a.example:8080\n\
+                 {before}Sec-WebSocket-Key\n{behind}Cookie: a=b\n"
+            )
         };
+        let version = |number: &str, origin: &str| hybi(origin, Some(number));
         check(Question::Version(Dialect::Rfc6455), &version("13", "Origin"));
         check(Question::Version(Dialect::Hybi8), &version("8", "Sec-WebSocket-Origin"));
         check(Question::Version(Dialect::Hybi7), &version("7", "Sec-WebSocket-Origin"));
         check(Question::Unknown, &version("99", "Origin"));
         check(Question::Malformed, &version("13x", "Origin"));
-        check(Question::Missing, &format!("{hybi}Origin: http://a.example:8080\nCookie: a=b\n"));
+        check(Question::Missing, &hybi("Origin", None));
         let hixie = format!(
-            "{start}Upgrade: WebSocket\nConnection: Upgrade\nHost: a.example:8080\nOrigin: http://a.example:8080\n\
-             Cookie: a=b\n"
+            "{start}Upgrade: WebSocket\nConnection: Upgrade\nHost: a.example:8080\nOrigin: http://a.example:8080\n"
         );
-        check(Question::Version(Dialect::Hixie75), &hixie);
-        check(Question::Version(Dialect::Hixie76), &format!("{hixie}Sec-WebSocket-Key1\nSec-WebSocket-Key2\n"));
+        check(Question::Version(Dialect::Hixie75), &format!("{hixie}Cookie: a=b\n"));
+        check(
+            Question::Version(Dialect::Hixie76),
+            &format!("{hixie}Sec-WebSocket-Key1\nSec-WebSocket-Key2\nCookie: a=b\n"),
+        );
     }
 
     #[test]
@@ -238,16 +207,14 @@ mod tests {
                 Question::Version(dialect) => dialect.name(),
             };
             assert_eq!(label, expected, "{question:?}");
-            match request.proof {
-                Proof::Accept(accept) => {
-                    assert_eq!(Key::read(&head.fields).unwrap().accept(), accept);
-                    assert_eq!(behind, b"");
-                }
-                Proof::Digest(digest) => {
-                    let key3 = <&[u8; KEY3_BYTES]>::try_from(behind).unwrap();
-                    assert_eq!(Numbers::read(&head.fields).unwrap().digest(key3), digest);
-                }
-                Proof::None => assert_eq!(behind, b""),
+            if let Some(accept) = request.ask.accept() {
+                assert_eq!(Key::read(&head.fields).unwrap().accept(), accept);
+            }
+            if let Some(digest) = request.ask.digest() {
+                let key3 = <&[u8; KEY3_BYTES]>::try_from(behind).unwrap();
+                assert_eq!(Numbers::read(&head.fields).unwrap().digest(key3), digest);
+            } else {
+                assert_eq!(behind, b"");
             }
         }
     }

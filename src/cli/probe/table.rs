@@ -100,8 +100,6 @@ fn proof(flaw: Flaw) -> String {
         Flaw::AcceptMissing => "no accept".to_owned(),
         Flaw::DigestMissing => "no digest".to_owned(),
         Flaw::Digest => "wrong digest".to_owned(),
-        Flaw::Lines => "not its lines".to_owned(),
-        Flaw::OriginOrLocation => "no origin or location".to_owned(),
         Flaw::Hixie75 => "as hixie-75".to_owned(),
     }
 }
