@@ -53,7 +53,7 @@ export function hashStringsAsBytes() {
   };
 }
 
-// Ends a connection in the rudest way, by a reset.
+// Ends a connection in the rudest way, by a reset. One that was refused has no socket.
 export function abort(socket) {
-  socket.resetAndDestroy();
+  socket?.resetAndDestroy();
 }

@@ -14,8 +14,9 @@ use Protocol::WebSocket::Frame;
 use Protocol::WebSocket::Handshake::Client;
 use Reporting;
 
-use constant PIECE_BYTES      => 1 << 20;
-use constant NO_CODE_RECEIVED => 1005;
+use constant PIECE_BYTES       => 1 << 20;
+use constant NO_CODE_RECEIVED  => 1005;
+use constant NO_CLOSE_RECEIVED => 1006;
 
 $SIG{PIPE} = 'IGNORE';
 
@@ -67,7 +68,7 @@ while (1) {
 sub open_connection {
     my ($url, $command) = @_;
     $id = $command->{id};
-    ($first, $code, $reason, $clean, $has_closed) = ('', undef, '', 0, 0);
+    ($first, $code, $reason, $clean, $has_closed) = ('', $is_hixie ? undef : NO_CLOSE_RECEIVED, '', 0, 0);
     $handshake = Protocol::WebSocket::Handshake::Client->new(url => $url, version => $version);
     $handshake->req->subprotocol($command->{subprotocol}) if defined $command->{subprotocol};
     # The library's own limit is 64 KiB.
@@ -85,7 +86,8 @@ sub take_bytes {
         $first .= $bytes;
         if (!$handshake->parse($bytes)) {
             my ($status) = $first =~ m{^HTTP/1\.1 (?!101)(\d{3})};
-            $status ? report('refused', id => $id, status => $status + 0) : report('failed', id => $id, error => $handshake->error);
+            my @why = $status ? ('refused', status => $status + 0) : ('failed', error => $handshake->error);
+            report(@why, id => $id);
             return drop();
         }
         return unless $handshake->is_done;

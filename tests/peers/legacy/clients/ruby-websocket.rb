@@ -10,6 +10,8 @@ VERSION = { 'hixie-75' => 75, '0' => 0 }.fetch(ARGV.first) { Integer(ARGV.first)
 IS_HIXIE = [0, 75].include?(VERSION)
 SUBPROTOCOL_HEADER = VERSION == 75 ? 'websocket-protocol' : 'sec-websocket-protocol'
 PIECE_BYTES = 1 << 20
+NO_CODE_RECEIVED = 1005
+NO_CLOSE_RECEIVED = 1006
 
 class Connection
   attr_reader :socket
@@ -26,7 +28,7 @@ class Connection
     @socket.write(@handshake.to_s)
     @frames = WebSocket::Frame::Incoming::Client.new(version: VERSION)
     @first = ''.b
-    @code = nil
+    @code = IS_HIXIE ? nil : NO_CLOSE_RECEIVED
     @reason = ''
     @is_clean = false
   end
@@ -98,7 +100,7 @@ class Connection
     when :ping then write(:pong, frame.to_s)
     when :pong then report('pong', id: @id, data: frame.to_s.to_s)
     when :close
-      @code = IS_HIXIE ? nil : frame.code || 1005
+      @code = IS_HIXIE ? nil : frame.code || NO_CODE_RECEIVED
       @reason = frame.to_s.dup.force_encoding('UTF-8')
       @is_clean = true
       write(:close, '', code: frame.code) unless @has_closed

@@ -39,5 +39,5 @@ takeCommands({
     }),
   ping: (data) => connection.ping(data),
   close: (code, { reason }) => (code ? connection.close(code, reason) : connection.close()),
-  abort: () => abort(connection.socket),
+  abort: () => abort(connection?.socket),
 });

@@ -37,9 +37,8 @@ def obey(socket, word, *rest)
   when '!ping' then socket.ping(rest.first)
   when '!send' then socket.send(rest.join(' '))
   when '!close' then rest.empty? ? socket.close : socket.close(rest.first.to_i, rest.drop(1).join(' '))
-  when '!abort'
-    socket.set_sock_opt(Socket::SOL_SOCKET, Socket::SO_LINGER, LINGER_OFF)
-    socket.close_connection
+  # It ends every connection by a FIN.
+  when '!abort' then socket.close_connection
   end
 end
 
