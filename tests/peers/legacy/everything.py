@@ -36,6 +36,9 @@ class Everything:
 
     @cached_property
     def gateway(self):
+        return self.start_gateway()
+
+    def start_gateway(self):
         return Gateway(LEGACY / "gateway.toml", {"routes": "".join(self.routes())})
 
     def routes(self):

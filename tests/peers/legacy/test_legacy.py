@@ -14,6 +14,7 @@ NO_CODE = 1005
 NO_CLOSE = 1006
 CLIENT_IS_GONE = 1001
 SERVER_IS_GONE = 1011
+DRAINING = 1001
 REASON = "that is all"
 BYTES = random.Random(0).randbytes(1000)
 
@@ -40,9 +41,9 @@ class Pair:
     def server_is_hixie(self):
         return self.server_version in HIXIE
 
-    def connect(self, everything, *, binary="refuse", query="", **options):
+    def connect(self, everything, *, gateway=None, binary="refuse", query="", **options):
         server = everything.servers[self.server]
-        address = server.address if self.is_direct else everything.gateway.address
+        address = server.address if self.is_direct else (gateway or everything.gateway).address
         client = everything.client(self.client, self.client_version)
         url = f"ws://{address}/{self.server}-{self.server_version}-{binary}{query}"
         return Connection(client, server, url, **options)
@@ -114,6 +115,14 @@ def test_characters_of_every_length_come_back_in_order(everything, pair):
             connection.tell(send=text)
         assert [connection.server_hears("message")["text"] for _ in MATRIX["texts"]] == MATRIX["texts"]
         assert [connection.client_hears("message")["text"] for _ in MATRIX["texts"]] == MATRIX["texts"]
+
+
+@pairs()
+def test_a_server_that_speaks_first_is_heard(everything, pair):
+    with pair.open(everything, query="?greet=yes") as connection:
+        assert connection.client_hears("message")["text"] == "welcome"
+        connection.tell(send="hello")
+        assert connection.client_hears("message")["text"] == "hello"
 
 
 @pairs(client_can="bytes", server_can="bytes")
@@ -286,6 +295,18 @@ def test_bytes_for_a_hixie_client_are_refused_with_1003(everything, pair):
         check_clean_end_of_hixie_client(pair, connection.client_hears("closed"))
 
 
+# Behind the byte FF would begin what the client likes to have said in the name of the gateway.
+@pairs(through(lambda pair: pair.server_is_hixie), client_can="any text")
+@pytest.mark.parametrize("text", [b"one\xff\x00two", b"\xff\x00", b"\xc0\x80", b"\xed\xa0\x80", b"one\xe2\x82"])
+def test_a_text_that_is_no_utf8_never_reaches_a_hixie_server(everything, pair, text):
+    with pair.open(everything) as connection:
+        connection.tell(send_as_text=base64.b64encode(text).decode())
+        heard = connection.client_hears("closed")
+        assert (heard["code"], heard["clean"]) == (1007, True)
+        check_clean(connection.server_hears("closed"))
+        assert connection.events_of(connection.server, "message") == []
+
+
 @pairs(through(lambda pair: pair.server_is_hixie), client_can="bytes")
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 100_000])
 def test_bytes_for_a_hixie_server_are_base64_where_the_route_says_so(everything, pair, size):
@@ -374,6 +395,34 @@ def test_the_gateway_chooses_the_version_towards_the_server(everything, choice, 
         assert connection.server_hears("opened")["version"] == server_version
         connection.tell(send="hello")
         assert connection.client_hears("message")["text"] == "hello"
+
+
+DRAINED = [
+    Pair(THROUGH, "protocol-websocket", "hixie-75", "ws", "13"),
+    Pair(THROUGH, "websocket-client", "0", "protocol-websocket", "8"),
+    Pair(THROUGH, "ruby-websocket", "7", "em-websocket", "0"),
+    Pair(THROUGH, "websocket", "8", "websocket-driver", "0"),
+    Pair(THROUGH, "ws", "13", "eventlet", "hixie-75"),
+    Pair(THROUGH, "chromium", "13", "tornado", "0"),
+]
+
+
+def test_a_drain_tells_both_sides_in_their_own_way(everything):
+    gateway = everything.start_gateway()
+    connections = [pair.open(everything, gateway=gateway) for pair in DRAINED]
+    gateway.begin_drain()
+    for pair, connection in zip(DRAINED, connections, strict=True):
+        heard = connection.client_hears("closed")
+        if pair.client_is_hixie:
+            check_clean_end_of_hixie_client(pair, heard)
+        else:
+            assert (heard["code"], heard["clean"]) == (DRAINING, True)
+        heard = connection.server_hears("closed")
+        if "knows the code" in pair.server_can:
+            assert heard["code"] == DRAINING
+        check_clean(heard)
+    assert gateway.wait() == 0
+    gateway.clear()
 
 
 # A page is not told why it was refused.

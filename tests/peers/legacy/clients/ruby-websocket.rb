@@ -9,6 +9,7 @@ require_relative '../reporting'
 VERSION = { 'hixie-75' => 75, '0' => 0 }.fetch(ARGV.first) { Integer(ARGV.first) }
 IS_HIXIE = [0, 75].include?(VERSION)
 SUBPROTOCOL_HEADER = VERSION == 75 ? 'websocket-protocol' : 'sec-websocket-protocol'
+PROOF_BYTES = VERSION.zero? ? 16 : 0
 PIECE_BYTES = 1 << 20
 NO_CODE_RECEIVED = 1005
 NO_CLOSE_RECEIVED = 1006
@@ -70,14 +71,16 @@ class Connection
 
   private
 
-  # For 0 it takes the head and the 16 bytes behind it from one piece alone.
+  # The library takes the head and the proof of version 0 in one piece alone, and would strip what comes behind them.
   def shake_hands(data)
     @first << data
-    @handshake << data
-    return true unless @handshake.finished?
+    head, blank_line, behind = @first.partition("\r\n\r\n")
+    return true if blank_line.empty?
 
+    @handshake << head + blank_line + behind.slice!(0, PROOF_BYTES)
     if @handshake.valid?
       report('opened', id: @id, subprotocol: @handshake.headers[SUBPROTOCOL_HEADER])
+      take_frames(behind)
       true
     else
       status = @first[%r{\AHTTP/1\.1 (\d{3})}, 1].to_i

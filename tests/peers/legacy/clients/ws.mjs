@@ -27,6 +27,7 @@ takeCommands({
   send: (text) => socket.send(text),
   send_size: (bytes) => socket.send(textOf(bytes)),
   send_binary: (base64) => socket.send(Buffer.from(base64, 'base64')),
+  send_as_text: (base64) => socket.send(Buffer.from(base64, 'base64'), { binary: false }),
   fragments: (parts) => parts.forEach((part, index) => socket.send(part, { fin: index === parts.length - 1 })),
   ping: (data) => socket.ping(data),
   close: (code, { reason }) => (code ? socket.close(code, reason) : socket.close()),

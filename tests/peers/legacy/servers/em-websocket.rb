@@ -15,6 +15,7 @@ def converse(socket)
     # It answers a subprotocol in 0 alone, with the one that was offered.
     subprotocol = version == '0' ? handshake.headers_downcased['sec-websocket-protocol'] : nil
     report('opened', id: id, version: version, subprotocol: subprotocol)
+    socket.send('welcome') if handshake.query['greet']
   end
   socket.onclose do |close|
     # It takes every end of a hixie connection for an abrupt one, so that this says nothing.

@@ -31,6 +31,8 @@ def converse(socket):
     offered = socket.environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
     report("opened", id=id, version=version, subprotocol=offered if version != "hixie-75" else None)
     try:
+        if parameter_of(socket.environ["QUERY_STRING"], "greet"):
+            socket.send("welcome")
         converse_until_close(socket, id)
     except OSError:
         pass

@@ -65,6 +65,7 @@ sub shake_hands {
         version     => $VERSION_NAMES->{$version},
         subprotocol => $subprotocol
     );
+    write_frame($connection, 'text', 'welcome') if $request->resource_name =~ /\bgreet=/;
     take_frames($connection, $bytes);
 }
 

@@ -42,6 +42,8 @@ class Conversation(tornado.websocket.WebSocketHandler):
         self.id = parameter_of(self.request.query, "id")
         version = self.request.headers.get("Sec-WebSocket-Version", "0")
         report("opened", id=self.id, version=version, subprotocol=self.subprotocol)
+        if parameter_of(self.request.query, "greet"):
+            self.write_message("welcome")
 
     def on_message(self, message):
         report_message(message, id=self.id)

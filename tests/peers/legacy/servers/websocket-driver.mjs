@@ -18,6 +18,7 @@ const server = createServer((socket) => {
     driver.start();
     const version = driver.version.replace('hixie-76', '0').replace('hybi-', '');
     report('opened', { id, version, subprotocol });
+    if (requestParameter(driver.url, 'greet')) driver.text('welcome');
   });
   driver.on('message', ({ data }) => {
     reportMessage(data, typeof data !== 'string', { id });

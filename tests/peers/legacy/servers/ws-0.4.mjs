@@ -25,6 +25,7 @@ server.on('connection', (socket) => {
   // It calls any end of a hixie connection 1000, so that this says nothing.
   socket.on('close', (code, reason) => report('closed', { id, code: isHixie ? null : code, reason }));
   socket.on('pong', (data) => data.length && socket.send(`pong ${data}`));
+  if (requestParameter(socket.upgradeReq.url, 'greet')) socket.send('welcome');
   socket.on('message', (data, { binary = false }) => {
     reportMessage(data, binary, { id });
     if (binary || data[0] !== '!') return socket.send(data, { binary });

@@ -19,6 +19,7 @@ server.on('connection', (socket, request) => {
   socket.on('error', ({ message }) => (error = message));
   socket.on('close', (code, reason) => report('closed', { id, code, reason: reason.toString(), error }));
   socket.on('pong', (data) => data.length && socket.send(`pong ${data}`));
+  if (requestParameter(request.url, 'greet')) socket.send('welcome');
   socket.on('message', (data, isBinary) => {
     reportMessage(data, isBinary, { id });
     if (isBinary || data[0] !== '!'.charCodeAt(0)) return socket.send(data, { binary: isBinary });
