@@ -442,11 +442,9 @@ def test_the_refusal_of_an_old_server_reaches_every_client_as_http(everything, c
         assert connection.client_hears("refused")["status"] == 403
 
 
-# The second has the status line of version 0 in hixie-75.
-@pytest.mark.parametrize("server", ["wrong-digest", "protocol-websocket-hixie-75"])
 @pytest.mark.parametrize("client", TOLD_WHY, ids="-".join)
-def test_a_server_that_does_not_prove_that_it_understood_is_a_bad_gateway(everything, client, server):
-    url = f"ws://{everything.gateway.address}/{server}-refuse"
+def test_a_server_that_does_not_prove_that_it_understood_is_a_bad_gateway(everything, client):
+    url = f"ws://{everything.gateway.address}/wrong-digest-refuse"
     with Connection(everything.client(*client), everything.scripted, url) as connection:
         assert connection.client_hears("refused")["status"] == 502
 
