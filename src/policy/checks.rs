@@ -6,7 +6,7 @@ use crate::config::model::Extensions;
 use crate::dialect::Dialect;
 use crate::handshake::header_list::has_token;
 use crate::handshake::key::KeyError;
-use crate::handshake::origin::Stated;
+use crate::handshake::origin::{self, Stated};
 use crate::handshake::request::{Body, Head, Http, nominates_protected_field};
 use crate::handshake::{Asked, Key, extension, hixie, subprotocol};
 use crate::reason::Reason;
@@ -123,9 +123,9 @@ fn key(_: &Route, asked: Asked, head: &Head<'_>) -> Result<(), Reason> {
 }
 
 /// Drafts before 11 carry the origin as `Sec-WebSocket-Origin`, and whoever states two may not mean two.
-fn origin(route: &Route, _: Asked, head: &Head<'_>) -> Result<(), Reason> {
+fn origin(route: &Route, asked: Asked, head: &Head<'_>) -> Result<(), Reason> {
     let welcome = &route.rules().handshake.origins;
-    let stated = head.origin();
+    let stated = origin::stated(&head.fields, asked);
     if welcome.is_empty() {
         return require(stated != Stated::Ambiguous, Reason::OriginRefused);
     }

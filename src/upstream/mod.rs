@@ -181,7 +181,8 @@ impl Cluster {
 
     /// What the server at this position speaks, as far as is known; the best is to be asked for first.
     pub fn spoken(&self, index: usize) -> Arc<[Dialect]> {
-        self.servers[index].learned().unwrap_or_else(|| Arc::clone(&self.listed))
+        let learned = if self.asks_for_versions() { self.servers[index].learned() } else { None };
+        learned.unwrap_or_else(|| Arc::clone(&self.listed))
     }
 
     /// The server at this position was heard to speak these. Returns whether that is news.
