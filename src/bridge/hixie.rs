@@ -212,7 +212,8 @@ impl HixiePort {
             }
         }
         let begins_at = to_peer.collected.len();
-        let is_too_big = header.payload_bytes > (self.terms.message_bytes_max as u64).saturating_sub(begins_at as u64);
+        let before = begins_at - usize::from(to_peer.kind == Some(Kind::Text));
+        let is_too_big = header.payload_bytes > (self.terms.message_bytes_max as u64).saturating_sub(before as u64);
         if is_too_big && !header.opcode.is_control() {
             return Err(Fault::TooBig);
         }

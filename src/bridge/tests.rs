@@ -264,6 +264,20 @@ fn what_is_collected_and_what_is_dropped_is_limited() {
     assert_eq!(decode(&mut port(), &[&b"\x80"[..], &[0xFF; 20]].concat(), 9).1, Err(Fault::Frame));
 }
 
+#[test]
+fn a_message_may_be_as_large_as_the_limit() {
+    for (first, expected) in
+        [(0x81, [b"\0", &[b'a'; 99][..], b"\xFF"].concat()), (0x82, [b"\0", &b"YWFh".repeat(33)[..], b"\xFF"].concat())]
+    {
+        let terms = Terms { message_bytes_max: 99, ..BASE64 };
+        let port = || Bridge::between(Dialect::Rfc6455, Dialect::Hixie76, terms, 7).backend;
+        assert_eq!(encode(&mut port(), &frame(first, &[b'a'; 99], KEY), 14), (expected, Ok(())));
+        assert_eq!(encode(&mut port(), &frame(first, &[b'a'; 100], KEY), 14), (vec![], Err(Fault::TooBig)));
+        let many = [frame(first & 0x0F, &[b'a'; 60], KEY), frame(0x80, &[b'a'; 39], KEY)].concat();
+        assert_eq!(encode(&mut port(), &many, 14).1, Ok(()));
+    }
+}
+
 fn any_dialect() -> impl Strategy<Value = Dialect> {
     prop::sample::select(Dialect::ALL.to_vec())
 }
