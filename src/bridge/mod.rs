@@ -61,8 +61,16 @@ enum Place {
     AtBackend,
 }
 
+/// A fault is final: who goes on asking hears it again.
 #[derive(Debug)]
-pub enum Port {
+pub struct Port {
+    framing: Framing,
+    undecodable: Option<Fault>,
+    unencodable: Option<Fault>,
+}
+
+#[derive(Debug)]
+enum Framing {
     Framed(FramedPort),
     Hixie(Box<HixiePort>),
 }
@@ -79,10 +87,11 @@ impl Bridge {
 
 impl Port {
     fn at(place: Place, own: Dialect, other: Dialect, terms: Terms, chance: u64) -> Port {
-        match own {
-            Dialect::Rfc6455 | Dialect::Hybi8 | Dialect::Hybi7 => Port::Framed(FramedPort::new(own, other)),
-            Dialect::Hixie76 | Dialect::Hixie75 => Port::Hixie(Box::new(HixiePort::new(place, own, terms, chance))),
-        }
+        let framing = match own {
+            Dialect::Rfc6455 | Dialect::Hybi8 | Dialect::Hybi7 => Framing::Framed(FramedPort::new(own, other)),
+            Dialect::Hixie76 | Dialect::Hixie75 => Framing::Hixie(Box::new(HixiePort::new(place, own, terms, chance))),
+        };
+        Port { framing, undecodable: None, unencodable: None }
     }
 
     /// What the peer sent becomes frames of RFC 6455 in `out`. Returns how many bytes are done with; the rest is less than a
@@ -91,23 +100,28 @@ impl Port {
     /// # Errors
     /// When the rest cannot be carried. What came before is in `out`, and nothing can be decoded any more.
     pub fn decode(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, Fault> {
-        match self {
-            Port::Framed(port) => port.decode(bytes, out),
-            Port::Hixie(port) => port.decode(bytes, out).map(|()| bytes.len()),
+        if let Some(fault) = self.undecodable {
+            return Err(fault);
         }
+        let decoded = match &mut self.framing {
+            Framing::Framed(port) => port.decode(bytes, out),
+            Framing::Hixie(port) => port.decode(bytes, out).map(|()| bytes.len()),
+        };
+        self.undecodable = decoded.err();
+        decoded
     }
 
     /// The peer sends no more.
     pub fn decode_end(&mut self, out: &mut Vec<u8>) {
-        match self {
-            Port::Framed(_) => {}
-            Port::Hixie(port) => port.decode_end(out),
+        match &mut self.framing {
+            Framing::Hixie(port) if self.undecodable.is_none() => port.decode_end(out),
+            Framing::Framed(_) | Framing::Hixie(_) => {}
         }
     }
 
     /// Whether what goes to the peer has to go through [`Port::encode`].
     pub fn encodes(&self) -> bool {
-        matches!(self, Port::Hixie(_))
+        matches!(self.framing, Framing::Hixie(_))
     }
 
     /// Frames of RFC 6455, in any pieces, become what goes to the peer. What the peer cannot do itself its port does, see
@@ -116,44 +130,49 @@ impl Port {
     /// # Errors
     /// When a message cannot be carried; the peer has seen none of it.
     pub fn encode(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-        match self {
-            Port::Framed(_) => {
+        if let Some(fault) = self.unencodable {
+            return Err(fault);
+        }
+        let encoded = match &mut self.framing {
+            Framing::Framed(_) => {
                 out.extend_from_slice(bytes);
                 Ok(())
             }
-            Port::Hixie(port) => port.encode(bytes, out),
-        }
+            Framing::Hixie(port) => port.encode(bytes, out),
+        };
+        self.unencodable = encoded.err();
+        encoded
     }
 
     /// A frame of the gateway's own, in the peer's way. `key` is its mask, where it has one.
     pub fn encode_own(&mut self, frame: OwnFrame, key: Option<[u8; 4]>, out: &mut Vec<u8>) {
-        match self {
-            Port::Framed(_) => out.extend(frame.to_bytes(key)),
-            Port::Hixie(port) => port.encode_own(frame, out),
+        match &mut self.framing {
+            Framing::Framed(_) => out.extend(frame.to_bytes(key)),
+            Framing::Hixie(port) => port.encode_own(frame, out),
         }
     }
 
     /// Whether [`Port::take_reply`] has something.
     pub fn has_reply(&self) -> bool {
-        match self {
-            Port::Framed(_) => false,
-            Port::Hixie(port) => port.has_reply(),
+        match &self.framing {
+            Framing::Framed(_) => false,
+            Framing::Hixie(port) => port.has_reply(),
         }
     }
 
     /// What the port answers in the peer's stead, as frames from the peer: a Pong, a Close.
     pub fn take_reply(&mut self) -> Vec<u8> {
-        match self {
-            Port::Framed(_) => Vec::new(),
-            Port::Hixie(port) => port.take_reply(),
+        match &mut self.framing {
+            Framing::Framed(_) => Vec::new(),
+            Framing::Hixie(port) => port.take_reply(),
         }
     }
 
     /// The peer is told by the end of the connection that it was closed.
     pub fn ends_with_fin(&self) -> bool {
-        match self {
-            Port::Framed(_) => false,
-            Port::Hixie(port) => port.ends_with_fin(),
+        match &self.framing {
+            Framing::Framed(_) => false,
+            Framing::Hixie(port) => port.ends_with_fin(),
         }
     }
 }

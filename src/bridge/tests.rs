@@ -278,6 +278,27 @@ fn a_message_may_be_as_large_as_the_limit() {
     }
 }
 
+#[test]
+fn a_fault_is_final() {
+    let mut port = bridge(Dialect::Rfc6455, Dialect::Hixie76).backend;
+    assert_eq!(encode(&mut port, &frame(0x82, b"binary", KEY), 99), (vec![], Err(Fault::Binary)));
+    assert_eq!(encode(&mut port, &frame(0x81, b"text", KEY), 99), (vec![], Err(Fault::Binary)));
+    for (own, bad, good) in [
+        (Dialect::Hixie76, &b"\0\xFE\xFF"[..], &b"\0a\xFF"[..]),
+        (Dialect::Hixie76, b"\x80\xFF\xFF\xFF\xFF", b"\0a\xFF\0a\xFF"),
+        (Dialect::Hybi8, b"\x81\x01\xFF", b"\x81\x01a"),
+        (Dialect::Rfc6455, b"\x83", b"\x81\x01a"),
+    ] {
+        let mut port = bridge(Dialect::Rfc6455, own).backend;
+        let fault = decode(&mut port, bad, 99).1;
+        assert!(fault.is_err(), "{bad:?}");
+        assert_eq!(decode(&mut port, good, 99), (vec![], fault), "{bad:?}");
+        let mut out = Vec::new();
+        port.decode_end(&mut out);
+        assert_eq!(out, b"", "{bad:?}");
+    }
+}
+
 fn any_dialect() -> impl Strategy<Value = Dialect> {
     prop::sample::select(Dialect::ALL.to_vec())
 }
