@@ -750,6 +750,34 @@ fn a_session_is_small() {
 }
 
 /// One legal stream of a side: messages, some fragmented, with control frames between.
+#[test]
+fn a_close_behind_what_cannot_be_said_is_not_said_either() {
+    let speech = Speech::Bridged { client: Dialect::Rfc6455, backend: Dialect::Hixie76 };
+    let mut tunnel = Tunnel::speaking(rules(), speech);
+    let binary = frame(Side::Client, Opcode::Binary, true, b"?");
+    // One read, so that the port refuses the first frame when the session has seen both.
+    let bytes = [binary, close(Side::Client, 1000)].concat();
+    assert_eq!(tunnel.session.handle_bytes(Side::Client, &bytes, tunnel.now).forward, bytes.len());
+    tunnel.session.handle_unencodable(Side::Client, Fault::Binary, tunnel.now);
+    tunnel.poll().check_own(&[(Side::Backend, 1001)]);
+    let answer = close(Side::Backend, 1000);
+    tunnel.send(Side::Backend, &answer).end_of(Side::Backend).end_of(Side::Client);
+    assert_eq!(tunnel.out[at(Side::Client)], answer);
+    assert_eq!(tunnel.session.ended(), Some(Reason::ClientBinary));
+}
+
+#[test]
+fn what_cannot_be_said_is_told_while_it_closes_for_another_reason() {
+    let speech = Speech::Bridged { client: Dialect::Rfc6455, backend: Dialect::Hixie76 };
+    let mut tunnel = Tunnel::speaking(rules(), speech);
+    tunnel.session.handle_unwritable(Side::Client, tunnel.now);
+    let binary = frame(Side::Client, Opcode::Binary, true, b"?");
+    assert_eq!(tunnel.session.handle_bytes(Side::Client, &binary, tunnel.now).forward, binary.len());
+    tunnel.session.handle_unencodable(Side::Client, Fault::Binary, tunnel.now);
+    tunnel.poll().check_own(&[(Side::Backend, 1001)]);
+    assert_eq!(tunnel.ends().0, Reason::ClientLost);
+}
+
 fn stream(from: Side) -> impl Strategy<Value = Vec<u8>> {
     let opcode = prop::sample::select(vec![Opcode::Text, Opcode::Binary]);
     let payload = || prop::collection::vec(any::<u8>(), 0..300);

@@ -120,9 +120,21 @@ impl Session {
         self.settle(now);
     }
 
-    /// What a side sent cannot be said to the other one.
+    /// What a side sent cannot be said to the other one, nor is anything that came behind it: not even a Close.
     pub fn handle_unencodable(&mut self, from: Side, fault: Fault, now: Instant) {
-        self.end(carried_no_further(from, fault), now);
+        let reason = carried_no_further(from, fault);
+        self.end(reason, now);
+        let to = self.leg_mut(from.other());
+        if to.told == Told::Theirs {
+            to.told = Told::No;
+            match &mut self.state {
+                State::Closing(closing) if closing.reason == closed(from) => closing.reason = reason,
+                State::Open { .. } | State::Closing(_) | State::Ended(_) => {}
+            }
+        }
+        // Also where it is closing for another reason, which this side may not have been told.
+        self.tell(from.other(), reason);
+        self.changes += 1;
     }
 
     /// `rest` bytes begin with the broken frame.
