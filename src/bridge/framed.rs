@@ -60,6 +60,10 @@ impl FramedPort {
                 at += end;
             } else {
                 self.enter(&header);
+                if header.payload_bytes == 0 {
+                    // It is whole with its header, which may not go on if it ends a text that is none.
+                    self.take_payload(&[], out)?;
+                }
                 header.write_to(out);
                 at += header_bytes;
             }

@@ -299,6 +299,16 @@ fn a_fault_is_final() {
     }
 }
 
+#[test]
+fn an_empty_last_frame_ends_no_text_that_is_none() {
+    let begun = frame(0x01, b"a\xE2", KEY);
+    for step in 1..20 {
+        let mut port = bridge(Dialect::Hybi8, Dialect::Rfc6455).client;
+        let bytes = [&begun[..], &frame(0x80, b"", KEY)].concat();
+        assert_eq!(decode(&mut port, &bytes, step), (begun.clone(), Err(Fault::Text)), "{step}");
+    }
+}
+
 fn any_dialect() -> impl Strategy<Value = Dialect> {
     prop::sample::select(Dialect::ALL.to_vec())
 }
