@@ -298,6 +298,7 @@ impl Pump<'_> {
     /// Bytes of a side, as its version has them.
     fn receive<W: AsyncWrite + Unpin>(&mut self, bytes: &[u8], writer: &mut W, cx: &mut Context<'_>) {
         let Some(bridge) = self.bridge.as_deref_mut() else { return self.pass(bytes, writer, cx) };
+        self.session.handle_sign_of_life(self.from, self.now);
         let mut frames = crossing::for_decoded();
         let decoded = crossing::port(bridge, self.from).decode(bytes, &mut frames.bytes);
         self.pass(&frames.bytes, writer, cx);

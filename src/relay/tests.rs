@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::bridge::{Binary, Terms};
 use crate::config::model::AccessLog as Target;
+use crate::dialect::Dialect;
 use crate::generation::RouteHandle;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Slots;
@@ -47,6 +48,10 @@ impl Bench {
     }
 
     fn with(early: Early, rules: Rules) -> Bench {
+        Bench::speaking(early, rules, Speech::Frames(Reserved::None))
+    }
+
+    fn speaking(early: Early, rules: Rules, speech: Speech) -> Bench {
         let metrics = Arc::new(Metrics::new());
         let log = AccessLog::open(&Target::Off, metrics.access_log_dropped.clone()).unwrap();
         let observer = Arc::new(Observer::new(Arc::clone(&metrics), log));
@@ -79,8 +84,12 @@ impl Bench {
         let (client, near_client) = duplex(1024);
         let (backend, near_backend) = duplex(1024);
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let session = Session::new(rules, Speech::Frames(Reserved::None), 7, now);
-        let talk = Talk { session, bridge: None };
+        let terms = Terms { binary: Binary::Refuse, message_bytes_max: 1 << 20 };
+        let bridge = match speech {
+            Speech::Bridged { client, backend } => Some(Box::new(Bridge::between(client, backend, terms, 7))),
+            Speech::Frames(_) | Speech::Opaque => None,
+        };
+        let talk = Talk { session: Session::new(rules, speech, 7, now), bridge };
         let relay = Relay::new(near_client, near_backend, early, talk, account, timer);
         Bench { client, backend, relay: tokio::spawn(relay), observer, slots, roster }
     }
@@ -292,6 +301,23 @@ async fn a_tunnel_that_is_asked_to_end_closes_both_sides_once_and_is_gone_when_t
     bench.backend.read_to_end(&mut nothing).await.unwrap();
     assert_eq!(nothing, b"");
     bench.ends_with("operator", "1001").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_frame_through_a_bridge_is_a_sign_of_life() {
+    let ping = PingRules { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
+    let speech = Speech::Bridged { client: Dialect::Hybi8, backend: Dialect::Rfc6455 };
+    let mut bench = Bench::speaking(Early::default(), Rules { ping: Some(ping), ..rules() }, speech);
+    for byte in b"\x89\x81\0\0" {
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        bench.client.write_all(&[*byte]).await.unwrap();
+        bench.backend.write_all(b"\x81\0").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert!(!bench.relay.is_finished());
+    drop(bench.client);
+    bench.backend.shutdown().await.unwrap();
+    bench.relay.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

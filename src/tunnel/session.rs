@@ -81,9 +81,7 @@ impl Session {
     /// [`Session::poll_frame`] has nothing for the other side either, they are to be kept until more come: at most
     /// [`crate::wire::CONTROL_FRAME_MAX`] bytes.
     pub fn handle_bytes(&mut self, from: Side, bytes: &[u8], now: Instant) -> Taken {
-        // Who was asked has until the timeout, and who has answered until the interval, which may be sooner.
-        self.changes += u32::from(self.leg(from).keepalive.is_silent_since_asked());
-        self.leg_mut(from).keepalive.heard(now);
+        self.handle_sign_of_life(from, now);
         let is_dropped = self.drops(from);
         if self.is_blind() || !self.leg(from).is_readable() {
             self.data_seen(now);
@@ -108,6 +106,13 @@ impl Session {
             }
             Stop::Broken(_) => self.broken(from, bytes.len() - walk.bytes, taken, now),
         }
+    }
+
+    /// Bytes came of which there is nothing to decide yet: a bridge waits for the rest of a frame.
+    pub fn handle_sign_of_life(&mut self, of: Side, now: Instant) {
+        // Who was asked has until the timeout, and who has answered until the interval, which may be sooner.
+        self.changes += u32::from(self.leg(of).keepalive.is_silent_since_asked());
+        self.leg_mut(of).keepalive.heard(now);
     }
 
     /// A side will send no more.
