@@ -8,9 +8,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use proptest::prelude::*;
+use wsgate::bridge::Fault;
+use wsgate::dialect::Dialect;
 use wsgate::reason::Reason;
-use wsgate::wire::FrameError;
-use wsgate::{tunnel, wire};
+use wsgate::wire::fuzz::HixieEnd;
+use wsgate::wire::{FrameError, HixieError};
+use wsgate::{bridge, tunnel, wire};
 
 /// What the inputs of one target come to.
 fn replay<T: Eq + Hash>(target: &str, act: impl Fn(&[u8]) -> T) -> HashSet<T> {
@@ -44,6 +47,31 @@ fn the_reader_reads_what_was_found_as_plainly_as_the_rfc_has_it() {
 }
 
 #[test]
+fn texts_without_frames_are_read_as_plainly_as_the_drafts_have_it() {
+    let reached = replay("hixie_reader", wire::fuzz::hixie_reader);
+    let ends = [
+        HixieEnd::AtBorder,
+        HixieEnd::Amid,
+        HixieEnd::Closed,
+        HixieEnd::Broken(HixieError::Length),
+        HixieEnd::Broken(HixieError::Dropped),
+    ];
+    assert_eq!(reached, ends.into_iter().map(Some).collect(), "every end is reached somewhere");
+}
+
+#[test]
+fn any_two_versions_hear_what_the_other_says_of_what_was_found() {
+    let reached: HashSet<_> = replay("bridge", bridge::fuzz::bridge).into_iter().flatten().collect();
+    for client in Dialect::ALL {
+        for backend in Dialect::ALL {
+            assert!(reached.contains(&(client, backend, None)), "never without a fault: {client} to {backend}");
+        }
+    }
+    let faults: HashSet<_> = reached.into_iter().filter_map(|(_, _, fault)| fault).collect();
+    assert_eq!(faults, HashSet::from([Fault::Frame, Fault::Text, Fault::Binary, Fault::TooBig]));
+}
+
+#[test]
 fn a_session_stays_in_order_whatever_was_found_to_happen() {
     let now = Instant::now();
     let reached = replay("session", |input| tunnel::fuzz::session(input, now));
@@ -58,6 +86,10 @@ fn a_session_stays_in_order_whatever_was_found_to_happen() {
         Reason::BackendFrameBroken,
         Reason::ClientMessageTooBig,
         Reason::BackendMessageTooBig,
+        Reason::ClientTextInvalid,
+        Reason::BackendTextInvalid,
+        Reason::ClientBinary,
+        Reason::BackendBinary,
         Reason::IdleTimeout,
         Reason::MaxAge,
         Reason::RouteRemoved,
@@ -73,7 +105,36 @@ proptest! {
     }
 
     #[test]
+    fn texts_without_frames_are_read_anyhow_as_plainly_as_the_drafts_have_it(
+        head in any::<[u8; 2]>(),
+        bytes in prop::collection::vec(prop_oneof![Just(0), Just(0xFF), Just(0x80), 0..4_u8, any::<u8>()], 0..200),
+    ) {
+        wire::fuzz::hixie_reader(&[&head[..], &bytes].concat());
+    }
+
+    #[test]
+    fn any_two_versions_hear_what_the_other_says(
+        head in any::<[u8; 2]>(),
+        pieces in prop::collection::vec((any::<u8>(), piece()), 0..20),
+    ) {
+        let pieces = pieces.iter().flat_map(|(what, bytes)| [&[*what, u8::try_from(bytes.len()).unwrap()][..], bytes].concat());
+        bridge::fuzz::bridge(&head.into_iter().chain(pieces).collect::<Vec<u8>>());
+    }
+
+    #[test]
     fn a_session_stays_in_order_whatever_happens(input in prop::collection::vec(any::<u8>(), 0..400)) {
         tunnel::fuzz::session(&input, Instant::now());
     }
+}
+
+/// What one side sends at once: some text, base64, or anything.
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        "[a-zé€𝄞]{0,12}".prop_map(String::into_bytes),
+        prop::sample::select(vec!["", "YQ==", "YWI=", "YWJj", "YWJjYWJj"]).prop_map(|text| text.as_bytes().to_vec()),
+        prop::collection::vec(
+            prop_oneof![Just(0_u8), Just(0xFF), Just(0x80), Just(0x81), Just(0x03), any::<u8>()],
+            0..60
+        ),
+    ]
 }

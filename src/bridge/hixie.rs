@@ -301,6 +301,11 @@ impl HixiePort {
         out
     }
 
+    pub fn held_bytes(&self) -> usize {
+        let pong = self.reply.pong.as_ref().map_or(0, |pong| pong.len());
+        self.from_peer.base64.len() + self.to_peer.header.len() + self.to_peer.collected.len() + pong
+    }
+
     pub fn ends_with_fin(&self) -> bool {
         self.to_peer.is_closed && !self.has_close
     }

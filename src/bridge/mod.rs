@@ -13,6 +13,8 @@
 //! A port knows no socket and no clock. It holds a part of a message, and only for a side that needs it whole.
 
 mod framed;
+#[doc(hidden)]
+pub mod fuzz;
 mod hixie;
 
 use crate::dialect::Dialect;
@@ -44,7 +46,7 @@ pub enum Binary {
 }
 
 /// Why what one side sent cannot be carried to the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// A frame that no version has, or one to be dropped that does not end.
     Frame,
@@ -165,6 +167,15 @@ impl Port {
         match &mut self.framing {
             Framing::Framed(_) => Vec::new(),
             Framing::Hixie(port) => port.take_reply(),
+        }
+    }
+
+    /// Bytes of messages and frames that are not whole yet.
+    #[doc(hidden)]
+    pub fn held_bytes(&self) -> usize {
+        match &self.framing {
+            Framing::Framed(_) => 0,
+            Framing::Hixie(port) => port.held_bytes(),
         }
     }
 

@@ -6,6 +6,8 @@ mod tunnel;
 use std::time::{Duration, Instant};
 
 use super::{Frames, PingRules, Rules, Side, Speech};
+use crate::bridge::{Binary, Terms};
+use crate::dialect::Dialect;
 use crate::reason::Reason;
 use crate::wire::{FrameHeader, Opcode, Reserved, mask};
 use tunnel::{Takes, Tunnel};
@@ -13,15 +15,24 @@ use tunnel::{Takes, Tunnel};
 const SECOND: Duration = Duration::from_secs(1);
 const KEY: [u8; 4] = [0x81, 0x7F, 0, 0xFE];
 
+/// Of a bridge.
+const MESSAGE_BYTES_MAX: usize = 1000;
+
 /// `data` is what happens; `now` is where time begins. Gives the cause of the end.
 ///
 /// # Panics
 /// When something is not as it must be.
 pub fn session(data: &[u8], now: Instant) -> Reason {
     let mut tape = Tape(data);
-    let (rules, speech) = (rules(&mut tape), speech(&mut tape));
-    let mut story =
-        Story { tunnel: Tunnel::new(rules, speech, u64::from(tape.byte()) << 56, now), is_amid: [false; 2] };
+    let mut rules = rules(&mut tape);
+    let (speech, binary) = speech(&mut tape);
+    let terms = Terms { binary, message_bytes_max: MESSAGE_BYTES_MAX };
+    if let Speech::Bridged { .. } = speech {
+        rules.max_message_bytes = rules.max_message_bytes.or(Some(MESSAGE_BYTES_MAX as u64));
+        rules.frames = Frames::Enforce;
+    }
+    let tunnel = Tunnel::new(rules, speech, terms, u64::from(tape.byte()) << 56, now);
+    let mut story = Story { tunnel, is_amid: [false; 2] };
     story.tunnel.turn();
     while !tape.0.is_empty() && !story.tunnel.has_ended() {
         story.act(&mut tape);
@@ -63,13 +74,21 @@ fn rules(tape: &mut Tape<'_>) -> Rules {
     }
 }
 
-fn speech(tape: &mut Tape<'_>) -> Speech {
-    tape.one_of([
+fn speech(tape: &mut Tape<'_>) -> (Speech, Binary) {
+    let choice = tape.byte();
+    if choice >= 0x80 {
+        let pair = choice & 0x7F;
+        let [client, backend] = [pair, pair / 5].map(|at| Dialect::ALL[usize::from(at % 5)]);
+        let binary = [Binary::Refuse, Binary::Base64][usize::from(pair / 25 % 2)];
+        return (Speech::Bridged { client, backend }, binary);
+    }
+    let speeches = [
         Speech::Frames(Reserved::None),
         Speech::Frames(Reserved::Compressed),
         Speech::Frames(Reserved::Any),
         Speech::Opaque,
-    ])
+    ];
+    (speeches[usize::from(choice % 4)], Binary::Refuse)
 }
 
 /// The two sides, as far as they mean to send legal frames.
@@ -91,7 +110,8 @@ impl Story {
             }
             2..=4 => {
                 let (kind, length) = (tape.byte(), tape.byte());
-                let frame = self.frame(side, kind, length);
+                let is_frameless = self.tunnel.is_frameless(side);
+                let frame = if is_frameless { self.text(side, kind, length) } else { self.frame(side, kind, length) };
                 self.tunnel.send(side, &frame);
             }
             5..=7 => {
@@ -103,6 +123,7 @@ impl Story {
                     self.tunnel.send(side, &framed(side, Opcode::Pong, 0x80, &payload));
                 }
             }
+            9 if self.tunnel.is_frameless(side) => self.tunnel.send(side, b"\xFF\0"),
             9 => {
                 let code = tape.one_of([1000_u16, 1001, 1005, 3000, 65_535]).to_be_bytes();
                 let count = usize::from(what >> 4 & 0x03);
@@ -137,12 +158,39 @@ impl Story {
         }
         let reserved = if *is_amid || kind & 0x40 == 0 { 0 } else { self.tunnel.compressed_bit() };
         *is_amid = fin == 0;
+        framed(side, opcode, fin | reserved, &self.payload(side, kind, length))
+    }
+
+    /// What a side without frames sends. It ends, continues or begins a text, or is to be dropped.
+    fn text(&mut self, side: Side, kind: u8, length: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let is_amid = std::mem::replace(&mut self.is_amid[tunnel::at(side)], false);
+        if kind & 0x03 == 3 && !is_amid {
+            bytes.extend([0x80, length & 0x7F]);
+            bytes.resize(2 + usize::from(length & 0x7F), 0xFF);
+            return bytes;
+        }
+        if !is_amid {
+            bytes.push(0);
+        }
+        bytes.extend(self.payload(side, kind, length));
+        if kind & 0x80 == 0 {
+            self.is_amid[tunnel::at(side)] = true;
+        } else {
+            bytes.push(0xFF);
+        }
+        bytes
+    }
+
+    /// Through a bridge mostly a text, and base64 where its length lets it be.
+    fn payload(&self, side: Side, kind: u8, length: u8) -> Vec<u8> {
         let length = match length {
             255 => 65_536,
             200..=254 => usize::from(length) * 10,
             _ => usize::from(length),
         };
-        framed(side, opcode, fin | reserved, &vec![kind; length])
+        let is_text = self.tunnel.dialect(side).is_some() && kind & 0x0C != 0x0C;
+        vec![if is_text { b'A' } else { kind | 0x80 }; length]
     }
 }
 

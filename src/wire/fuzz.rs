@@ -1,7 +1,10 @@
 //! What a fuzzer holds [`FrameReader`] to: the same bytes read a second time, whole and as plainly as RFC 6455 §5 has it.
 //! The plain reading shares no rule with the reader, and knows nothing of a tunnel.
 
-use super::{CONTROL_FRAME_MAX, FrameError, FrameReader, Masking, Next, Opcode, Reserved};
+mod hixie;
+
+use super::{CONTROL_FRAME_MAX, FrameError, FrameReader, Lengths, Masking, Next, Opcode, Reserved};
+pub use hixie::{HixieEnd, PlainHixie, hixie_reader};
 
 /// The first byte says who speaks and what was agreed on, the second how the bytes behind them are cut. Gives the rule that
 /// was broken in the end.
@@ -12,7 +15,7 @@ pub fn frame_reader(data: &[u8]) -> Option<FrameError> {
     let &[who, cut, ref bytes @ ..] = data else { return None };
     let masking = if who & 1 == 0 { Masking::Required } else { Masking::Forbidden };
     let reserved = [Reserved::None, Reserved::Compressed, Reserved::Any][usize::from(who >> 1) % 3];
-    let plain = Plain::read(bytes, masking, reserved);
+    let plain = Plain::read(bytes, masking, reserved, Lengths::Shortest);
     let mut reading = Reading { reader: FrameReader::new(masking, reserved), at: 0, frames: Vec::new(), messages: 0 };
     let step = usize::from(cut) + 1;
     let mut ends = (step..bytes.len()).step_by(step).chain([bytes.len()]);
@@ -36,6 +39,7 @@ pub struct Plain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainFrame {
     pub opcode: Opcode,
+    pub is_final: bool,
     pub payload_at: usize,
     pub payload_bytes: u64,
     /// Of its message, with this frame; 0 in a control frame.
@@ -47,6 +51,7 @@ pub struct PlainFrame {
 struct Past {
     masking: Masking,
     reserved: Reserved,
+    lengths: Lengths,
     /// Payload so far of the message that has not ended.
     message_bytes: Option<u64>,
     is_closed: bool,
@@ -55,9 +60,9 @@ struct Past {
 struct Broken;
 
 impl Plain {
-    pub fn read(bytes: &[u8], masking: Masking, reserved: Reserved) -> Plain {
+    pub fn read(bytes: &[u8], masking: Masking, reserved: Reserved, lengths: Lengths) -> Plain {
         let mut plain = Plain::default();
-        let mut past = Past { masking, reserved, message_bytes: None, is_closed: false };
+        let mut past = Past { masking, reserved, lengths, message_bytes: None, is_closed: false };
         let mut at = 0;
         while at < bytes.len() {
             let (opcode, header_bytes, payload_bytes) = match past.header(&bytes[at..]) {
@@ -81,7 +86,8 @@ impl Plain {
                 past.message_bytes = (!is_final).then_some(message_bytes);
                 plain.messages += u64::from(is_final && is_whole);
             }
-            plain.frames.push(PlainFrame { opcode, payload_at: at + header_bytes, payload_bytes, message_bytes });
+            let payload_at = at + header_bytes;
+            plain.frames.push(PlainFrame { opcode, is_final, payload_at, payload_bytes, message_bytes });
             at = usize::try_from(end).unwrap_or(usize::MAX);
         }
         plain
@@ -124,6 +130,7 @@ impl Past {
         let in_itself = [second & 0x7F];
         let length = if length_bytes == 0 { &in_itself[..] } else { length };
         let payload_bytes = length.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let least = if self.lengths == Lengths::Shortest { least } else { 0 };
         if !(least..=most).contains(&payload_bytes) {
             return Err(Broken);
         }
@@ -159,23 +166,30 @@ impl Reading {
                 Next::Data { header, header_bytes } => {
                     let lengths = self.reader.length_with(&header);
                     assert_eq!(lengths.frame_bytes, header.payload_bytes);
-                    self.found(header.opcode, header_bytes, header.payload_bytes, lengths.message_bytes);
+                    self.at += header_bytes;
+                    self.frames.push(PlainFrame {
+                        opcode: header.opcode,
+                        is_final: header.is_final,
+                        payload_at: self.at,
+                        payload_bytes: header.payload_bytes,
+                        message_bytes: lengths.message_bytes,
+                    });
                     self.reader.enter(&header);
                 }
                 Next::Control { opcode, payload, frame_bytes, .. } => {
-                    self.found(opcode, frame_bytes - payload.len(), payload.len() as u64, 0);
-                    self.at += payload.len();
+                    self.at += frame_bytes;
+                    self.frames.push(PlainFrame {
+                        opcode,
+                        is_final: true,
+                        payload_at: self.at - payload.len(),
+                        payload_bytes: payload.len() as u64,
+                        message_bytes: 0,
+                    });
                     if opcode == Opcode::Close {
                         self.reader.close();
                     }
                 }
             }
         }
-    }
-
-    /// Steps over a header.
-    fn found(&mut self, opcode: Opcode, header_bytes: usize, payload_bytes: u64, message_bytes: u64) {
-        self.at += header_bytes;
-        self.frames.push(PlainFrame { opcode, payload_at: self.at, payload_bytes, message_bytes });
     }
 }

@@ -21,7 +21,7 @@ pub enum HixieEvent<'b> {
 }
 
 /// How a frame can be unreadable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum HixieError {
     /// A length that does not end, or that is more than the limit.
     #[error("length above the limit")]

@@ -1,75 +1,39 @@
-//! A tunnel without sockets that is driven as `relay` drives one, and what must be true of it whatever happens: nothing is
-//! lost or put where it does not belong, no deadline is missed, nobody who lives is given up, and it ends.
+//! A tunnel without sockets that is driven as `relay` drives one, through a bridge where its sides need one. What must be true
+//! of it whatever happens: nothing is lost or put where it does not belong, no deadline is missed, nobody who lives is given
+//! up, and it ends.
+
+mod checks;
+mod crossing;
+mod end;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::{Frames, Rules, Session, Side, Speech};
 use super::KEY;
+use crate::bridge::{Bridge, Fault, Terms};
 use crate::reason::Reason;
-use crate::wire::fuzz::Plain;
-use crate::wire::{CONTROL_FRAME_MAX, CloseCode, FrameHeader, Masking, Opcode, OwnFrame, PING_BYTES, Reserved, mask};
+use crate::wire::{CONTROL_FRAME_MAX, OwnFrame, PING_BYTES, Reserved};
+pub use end::Takes;
+use end::{By, End, Last};
 
 /// Nothing that happens at one moment takes the relay so often around.
 const TURNS_MAX: usize = 40;
 
-/// How many times its `close_timeout` a tunnel may take to close (`docs/configuration.md`).
-const CLOSING_PATIENCE: u32 = 12;
-
 pub struct Tunnel {
     session: Session,
+    bridge: Option<Bridge>,
     rules: Arc<Rules>,
     speech: Speech,
+    terms: Terms,
     now: Instant,
     timer: Instant,
     changes_timed: Option<u32>,
+    /// Somebody asked for the end, or a deadline came.
+    is_disturbed: bool,
+    /// Nothing else had happened before it.
+    first_fault: Option<(Side, Fault)>,
     ends: [End; 2],
-}
-
-/// One side, and what lies between it and the session.
-struct End {
-    /// Sent, but not there yet.
-    coming: Vec<u8>,
-    arrived: Vec<u8>,
-    last: Last,
-    /// All that was read from it.
-    read: Vec<u8>,
-    held: Vec<u8>,
-    /// A part of what was read was thrown away, Pongs to our Pings not counted.
-    is_dropped: bool,
-    heard_at: Instant,
-    /// All that was written to it.
-    written: Vec<u8>,
-    takes: Takes,
-    is_spilled: bool,
-    took_at: Instant,
-    is_shut: bool,
-    pings: Vec<[u8; PING_BYTES]>,
-    pinged_at: Instant,
-    closed_by: Option<By>,
-    closed_at: Instant,
-}
-
-/// What comes behind the bytes of a side.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Last {
-    More,
-    End,
-    Failure,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Takes {
-    Everything,
-    Nothing,
-    Gone,
-}
-
-/// Whose Close a side was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    Gateway,
-    OtherSide,
 }
 
 pub fn at(side: Side) -> usize {
@@ -80,10 +44,25 @@ pub fn at(side: Side) -> usize {
 }
 
 impl Tunnel {
-    pub fn new(rules: Rules, speech: Speech, chance: u64, now: Instant) -> Tunnel {
+    pub fn new(rules: Rules, speech: Speech, terms: Terms, chance: u64, now: Instant) -> Tunnel {
         let rules = Arc::new(rules);
-        let session = Session::new(Arc::clone(&rules), speech, chance, now);
-        Tunnel { session, rules, speech, now, timer: now, changes_timed: None, ends: [End::new(now), End::new(now)] }
+        let bridge = match speech {
+            Speech::Bridged { client, backend } => Some(Bridge::between(client, backend, terms, chance)),
+            Speech::Frames(_) | Speech::Opaque => None,
+        };
+        Tunnel {
+            session: Session::new(Arc::clone(&rules), speech, chance, now),
+            bridge,
+            rules,
+            speech,
+            terms,
+            now,
+            timer: now,
+            changes_timed: None,
+            is_disturbed: false,
+            first_fault: None,
+            ends: [End::new(now), End::new(now)],
+        }
     }
 
     pub fn has_ended(&self) -> bool {
@@ -133,10 +112,14 @@ impl Tunnel {
 
     /// RSV1, where it is known what it means.
     pub fn compressed_bit(&self) -> u8 {
-        if self.speech == Speech::Frames(Reserved::None) { 0 } else { 0x40 }
+        match self.speech {
+            Speech::Frames(Reserved::None) | Speech::Bridged { .. } => 0,
+            Speech::Frames(_) | Speech::Opaque => 0x40,
+        }
     }
 
     pub fn ask(&mut self, reason: Reason) {
+        self.is_disturbed = true;
         if !(reason == Reason::Drained && self.session.is_blind()) {
             self.session.end(reason, self.now);
         }
@@ -164,9 +147,10 @@ impl Tunnel {
             }
             if self.is_time() {
                 self.handle_time();
-            } else if self.session.changes() == changes {
+            } else if self.session.changes() == changes && !self.has_reply() {
                 let deadline = self.session.poll_deadline();
                 assert!(deadline.is_none_or(|at| self.timer > self.now && self.timer <= at), "a deadline is missed");
+                self.check_replies();
                 return self.check_end_is_near();
             }
         }
@@ -186,7 +170,9 @@ impl Tunnel {
         for from in Side::BOTH {
             self.check_streams(from);
         }
-        self.session.ended().unwrap_or_else(|| panic!("it does not end: {:?}", self.session))
+        let reason = self.session.ended().unwrap_or_else(|| panic!("it does not end: {:?}", self.session));
+        self.check_cause(reason);
+        reason
     }
 
     fn end(&mut self, side: Side) -> &mut End {
@@ -206,6 +192,7 @@ impl Tunnel {
 
     fn handle_time(&mut self) {
         let (before, changes) = (Side::BOTH.map(|side| self.session.is_written(side)), self.session.changes());
+        self.is_disturbed = true;
         self.session.handle_time(self.now);
         assert_ne!(changes, self.session.changes(), "nothing happens at a deadline");
         for (side, was_written) in Side::BOTH.into_iter().zip(before) {
@@ -218,14 +205,21 @@ impl Tunnel {
     /// As `relay` moves what one side sent.
     fn pump(&mut self, from: Side) {
         while !self.has_ended() {
-            if self.is_waiting_for(from.other()) || !self.session.is_read(from) {
+            if self.is_waiting_for(from.other()) {
+                return;
+            }
+            if let Some(reply) = self.take_reply(from) {
+                self.pass(from, &reply);
+                continue;
+            }
+            if !self.session.is_read(from) {
                 return;
             }
             let (now, is_blind) = (self.now, self.session.is_blind());
             let end = self.end(from);
             if end.arrived.is_empty() && (!is_blind || end.held.is_empty()) {
                 match end.last {
-                    Last::End if end.coming.is_empty() => self.session.handle_end(from, now),
+                    Last::End if end.coming.is_empty() => self.receive_end(from),
                     Last::Failure => self.session.handle_unreadable(from, now),
                     Last::More | Last::End => return,
                 }
@@ -235,7 +229,7 @@ impl Tunnel {
             end.read.extend_from_slice(&end.arrived);
             let mut bytes = std::mem::take(&mut end.held);
             bytes.append(&mut end.arrived);
-            self.pass(from, &bytes);
+            self.receive(from, &bytes);
         }
     }
 
@@ -256,7 +250,7 @@ impl Tunnel {
             }
         }
         self.send_own(to);
-        let may_finish = self.session.may_finish(to);
+        let may_finish = self.port(to).is_some_and(|port| port.ends_with_fin()) || self.session.may_finish(to);
         let end = self.end(to);
         end.is_shut |= !end.is_spilled && may_finish;
         end.is_spilled
@@ -275,17 +269,20 @@ impl Tunnel {
         let (to, now) = (from.other(), self.now);
         while !bytes.is_empty() {
             let is_closed = self.session.told(to) || self.session.close_code_from(from).is_some();
-            let is_wanted = self.session.is_written(to) && !is_closed && !self.end(from).is_dropped;
+            let is_spoilt = self.end(from).is_dropped || self.end(from).undecodable.is_some();
+            let is_wanted = self.session.is_written(to) && !is_closed && !is_spoilt;
+            let is_quiet = self.is_quiet();
             let taken = self.session.handle_bytes(from, bytes, now);
             let (forward, rest) = bytes.split_at(taken.forward);
             let (skip, rest) = rest.split_at(taken.skip);
             if !forward.is_empty() {
                 assert_eq!(self.end(to).closed_by, None, "bytes behind a Close");
-                self.write(to, forward);
+                self.send_on(from, forward, is_quiet);
             }
-            if taken.seen.close > 0 {
+            if taken.seen.close > 0 && self.end(to).unencodable.is_none() {
                 self.end(to).close(By::OtherSide, now);
             }
+            self.is_disturbed |= taken.seen.broken > 0;
             let is_our_pong = is_wanted && !skip.is_empty() && self.answers_ours(from, skip);
             if !is_our_pong && !skip.is_empty() {
                 let may_drop = !is_wanted || taken.seen.broken > 0 && self.rules.frames == Frames::Enforce;
@@ -293,7 +290,10 @@ impl Tunnel {
                 self.end(from).is_dropped = true;
             }
             bytes = rest;
-            if !self.send_own(to) && taken.forward + taken.skip == 0 {
+            let has_sent = self.send_own(to);
+            self.check_told_of_fault(to);
+            if !has_sent && taken.forward + taken.skip == 0 {
+                assert!(self.bridge.is_none(), "frames of a port are held back: {bytes:?}");
                 assert!(bytes.len() < CONTROL_FRAME_MAX && !self.session.is_blind(), "held back: {bytes:?}");
                 self.end(from).held = bytes.to_vec();
                 return;
@@ -301,23 +301,21 @@ impl Tunnel {
         }
     }
 
-    /// Whether these bytes are the Pong to a Ping of ours, whole and nothing else.
-    fn answers_ours(&mut self, from: Side, bytes: &[u8]) -> bool {
-        let Ok(Some((header, header_bytes))) = FrameHeader::parse(bytes) else { return false };
-        let mut payload = bytes[header_bytes..].to_vec();
-        mask(&mut payload, header.mask.unwrap_or_default(), 0);
-        let pings = &mut self.end(from).pings;
-        let answered = pings.iter().position(|ping| header.opcode == Opcode::Pong && *ping == payload[..]);
-        answered.map(|answered| pings.remove(answered)).is_some()
-    }
-
     fn send_own(&mut self, to: Side) -> bool {
         let now = self.now;
         let Some(frame) = self.session.poll_frame(to, now) else { return false };
         assert_eq!(self.end(to).closed_by, None, "{frame:?} to a side that is closed");
-        self.write(to, &frame.to_bytes((to == Side::Backend).then_some(KEY)));
+        let (key, mut bytes) = ((to == Side::Backend).then_some(KEY), Vec::new());
+        match self.port(to) {
+            Some(port) => port.encode_own(frame, key, &mut bytes),
+            None => bytes = frame.to_bytes(key),
+        }
+        if !bytes.is_empty() {
+            self.write(to, &bytes);
+        }
         match frame {
             OwnFrame::Ping(payload) => {
+                assert!(!self.is_frameless(to), "a Ping to a side that knows none");
                 self.end(to).pings.push(payload);
                 self.end(to).pinged_at = now;
             }
@@ -345,79 +343,5 @@ impl Tunnel {
             }
             Takes::Gone => self.session.handle_unwritable(to, now),
         }
-    }
-
-    /// A side that was sent a Close is rid of the tunnel in a time that nobody can draw out.
-    fn check_end_is_near(&self) {
-        let most = self.rules.close_timeout * CLOSING_PATIENCE;
-        let is_late = |end: &End| end.closed_by.is_some() && self.now - end.closed_at >= most;
-        assert!(!self.ends.iter().any(is_late), "it is still closing: {:?}", self.session);
-    }
-
-    /// Only a side that could have been heard, or could have taken something, and long enough, is taken for dead.
-    fn check_given_up(&self, side: Side) {
-        let Some(ping) = self.rules.ping else { panic!("{side:?} was given up, and nobody asked it") };
-        let (end, other) = (&self.ends[at(side)], &self.ends[at(side.other())]);
-        let (since, least) = if end.is_spilled {
-            (end.took_at.max(end.heard_at), ping.interval + ping.timeout)
-        } else {
-            assert!(!other.is_spilled, "{side:?} was given up while nobody read what it says");
-            (end.pinged_at.max(end.heard_at), ping.timeout)
-        };
-        assert!(self.now - since >= least, "{side:?} was given up after {:?}", self.now - since);
-    }
-
-    /// What a side got is a legal stream if the other one sent such, and in any case where frames are enforced.
-    fn check_streams(&self, from: Side) {
-        let (sender, receiver) = (&self.ends[at(from)], &self.ends[at(from.other())]);
-        let Speech::Frames(reserved) = self.speech else { return };
-        let masking = if from == Side::Client { Masking::Required } else { Masking::Forbidden };
-        let (sent, got) =
-            (Plain::read(&sender.read, masking, reserved), Plain::read(&receiver.written, masking, reserved));
-        let is_strict = self.rules.frames == Frames::Enforce;
-        assert!(sent.broken_at.is_some() && !is_strict || got.broken_at.is_none(), "sent {sent:?}, got {got:?}");
-        if !self.session.is_blind() && !sender.is_dropped && sent.broken_at.is_none() {
-            assert_eq!(self.session.messages_from(from), sent.messages);
-        }
-        for frame in got.frames.iter().filter(|frame| is_strict && frame.opcode == Opcode::Close) {
-            let length = usize::try_from(frame.payload_bytes).unwrap_or(usize::MAX);
-            let mut payload = receiver.written[frame.payload_at..][..length].to_vec();
-            if from == Side::Client {
-                let key = &receiver.written[frame.payload_at - 4..][..4];
-                mask(&mut payload, [key[0], key[1], key[2], key[3]], 0);
-            }
-            let code = payload.first_chunk::<2>().map(|code| CloseCode(u16::from_be_bytes(*code)));
-            assert!(
-                payload.is_empty() || code.is_some_and(CloseCode::may_be_sent),
-                "a bad close code passed: {code:?}"
-            );
-        }
-    }
-}
-
-impl End {
-    fn new(now: Instant) -> End {
-        End {
-            coming: Vec::new(),
-            arrived: Vec::new(),
-            last: Last::More,
-            read: Vec::new(),
-            held: Vec::new(),
-            is_dropped: false,
-            heard_at: now,
-            written: Vec::new(),
-            takes: Takes::Everything,
-            is_spilled: false,
-            took_at: now,
-            is_shut: false,
-            pings: Vec::new(),
-            pinged_at: now,
-            closed_by: None,
-            closed_at: now,
-        }
-    }
-
-    fn close(&mut self, by: By, now: Instant) {
-        (self.closed_by, self.closed_at) = (Some(by), now);
     }
 }
