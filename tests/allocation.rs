@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use wsgate::bridge::{Binary, Terms};
+use wsgate::bridge::{Binary, Bridge, Terms};
 use wsgate::config::model::AccessLog as Target;
+use wsgate::dialect::Dialect;
 use wsgate::generation::RouteHandle;
 use wsgate::lifecycle::Lifecycle;
 use wsgate::limits::Slots;
@@ -37,6 +38,10 @@ static ALLOCATOR: Counting = Counting;
 thread_local! {
     /// The largest request of this thread since it was last set to 0.
     static LARGEST: Cell<usize> = const { Cell::new(0) };
+    /// The requests of this thread.
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+    /// What this thread asked for and has not given back; it may give back what others asked for.
+    static HELD: Cell<isize> = const { Cell::new(0) };
 }
 
 // SAFETY: every call is passed on as it came; the cell of a thread is neither allocated nor dropped.
@@ -53,16 +58,24 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note(size);
+        give_back(layout.size());
         unsafe { System.realloc(memory, layout, size) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        give_back(layout.size());
         unsafe { System.dealloc(memory, layout) }
     }
 }
 
 fn note(size: usize) {
     LARGEST.set(LARGEST.get().max(size));
+    COUNT.set(COUNT.get() + 1);
+    HELD.set(HELD.get().wrapping_add_unsigned(size));
+}
+
+fn give_back(size: usize) {
+    HELD.set(HELD.get().wrapping_sub_unsigned(size));
 }
 
 /// The largest allocation that `act` asked for.
@@ -87,10 +100,132 @@ fn hostile() -> Vec<Vec<u8>> {
         b"\x89\x80\0\0\0\0".repeat(50_000),
         [b"\x01\x80\0\0\0\0".to_vec(), b"\x00\x80\0\0\0\0".repeat(50_000)].concat(),
     ];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/frame_reader");
-    inputs.extend(fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()));
+    inputs.extend(corpus("frame_reader"));
+    inputs
+}
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
+    let inputs: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
     assert!(inputs.len() > 30, "found only {} inputs", inputs.len());
     inputs
+}
+
+/// As `hostile`, of a side without frames.
+fn hostile_texts() -> Vec<Vec<u8>> {
+    let mut inputs = vec![
+        [&b"\0"[..], &[b'A'; 1_100_000]].concat(),
+        [&b"\x01"[..], &[b'A'; 1_100_000]].concat(),
+        [&b"\x80"[..], &[0xFF; 8], b"\x7F"].concat(),
+        [&b"\x80"[..], &[0x80; 100_000]].concat(),
+        b"\0A".repeat(500_000),
+        b"\0\xFF".repeat(500_000),
+        b"\0YWJj\xFF".repeat(200_000),
+    ];
+    inputs.extend(corpus("hixie_reader"));
+    inputs
+}
+
+const TERMS: [Terms; 2] = [
+    Terms { binary: Binary::Refuse, message_bytes_max: 1000 },
+    Terms { binary: Binary::Base64, message_bytes_max: 1000 },
+];
+
+/// Every bridge there may be.
+fn bridges(terms: Terms) -> Vec<(Dialect, Dialect, Box<Bridge>)> {
+    let pairs = Dialect::ALL.iter().flat_map(|client| Dialect::ALL.map(|backend| (*client, backend)));
+    pairs.map(|(client, backend)| (client, backend, Box::new(Bridge::between(client, backend, terms, 7)))).collect()
+}
+
+/// A text as a side sends it.
+fn text_of(dialect: Dialect, is_client: bool, bytes: u8) -> Vec<u8> {
+    let payload = vec![b'A'; usize::from(bytes)];
+    match (dialect.has_frames(), is_client) {
+        (true, true) => [&[0x81, 0x80 | bytes, 0, 0, 0, 0][..], &payload].concat(),
+        (true, false) => [&[0x81, bytes][..], &payload].concat(),
+        (false, _) => [&b"\0"[..], &payload, b"\xFF"].concat(),
+    }
+}
+
+#[test]
+fn a_port_asks_for_no_more_than_its_limit_whatever_it_is_told() {
+    let mut out = Vec::with_capacity(8 << 20);
+    let mut most = (0, 0);
+    for input in hostile().into_iter().chain(hostile_texts()) {
+        for (terms, step) in TERMS.into_iter().flat_map(|terms| [(terms, 100), (terms, 1 << 20)]) {
+            // Each version at each side.
+            for (client, backend, mut bridge) in bridges(terms).into_iter().skip(1).step_by(3) {
+                let before = HELD.get();
+                let asked_for = largest(|| {
+                    for piece in input.chunks(step) {
+                        for port in [&mut bridge.client, &mut bridge.backend] {
+                            out.clear();
+                            // What it cannot read may end it.
+                            let _ = port.decode(piece, &mut out);
+                            out.clear();
+                            let _ = port.encode(piece, &mut out);
+                        }
+                        most.1 = most.1.max(HELD.get() - before);
+                    }
+                });
+                most.0 = most.0.max(asked_for);
+                // Base64 is a third more, and what grows piece by piece doubles.
+                let limit = terms.message_bytes_max.div_ceil(3) * 4 * 2;
+                assert!(asked_for <= limit, "{client} to {backend}: {asked_for} bytes at once");
+                assert!(most.1 <= 4 * limit as isize, "{client} to {backend}: {} bytes", most.1);
+            }
+        }
+    }
+    println!("at most {} bytes at once, {} held by two ports", most.0, most.1);
+    assert!(most.0 >= 1000, "nothing was ever collected: {most:?}");
+}
+
+#[test]
+fn a_bridge_at_rest_holds_little() {
+    let mut out = Vec::with_capacity(1 << 20);
+    for (from, to, fresh) in bridges(TERMS[0]) {
+        drop(fresh);
+        let before = HELD.get();
+        let mut bridge = Box::new(Bridge::between(from, to, TERMS[0], 7));
+        let new = HELD.get() - before;
+        for bytes in [64, 125] {
+            out.clear();
+            bridge.client.decode(&text_of(from, true, bytes), &mut out).unwrap();
+            let frames = std::mem::take(&mut out);
+            out.reserve(1 << 20);
+            bridge.backend.encode(&frames, &mut out).unwrap();
+        }
+        out = Vec::with_capacity(1 << 20);
+        let used = HELD.get() - before;
+        println!("{from} to {to}: {new} bytes, {used} after messages");
+        assert!(new <= 640 && used <= 1024, "{from} to {to}: {new}, {used}");
+    }
+}
+
+#[test]
+fn a_message_through_a_bridge_asks_for_nothing() {
+    let (mut frames, mut out) = (Vec::with_capacity(1024), Vec::with_capacity(1024));
+    for (client, backend, mut bridge) in bridges(TERMS[0]) {
+        for (is_client, from) in [(true, client), (false, backend)] {
+            let (reader, writer) = if is_client {
+                (&mut bridge.client, &mut bridge.backend)
+            } else {
+                (&mut bridge.backend, &mut bridge.client)
+            };
+            let text = text_of(from, is_client, 64);
+            // The first one makes what the port keeps.
+            for is_first in [true, false, false] {
+                frames.clear();
+                out.clear();
+                let before = COUNT.get();
+                assert_eq!(reader.decode(&text, &mut frames), Ok(text.len()));
+                assert_eq!(writer.encode(&frames, &mut out), Ok(()));
+                let asked = COUNT.get() - before;
+                assert!(asked <= if is_first { 2 } else { 0 }, "{client} and {backend}: {asked} times");
+                assert!(out.len() >= 64);
+            }
+        }
+    }
 }
 
 fn every_rules() -> Vec<Arc<Rules>> {
