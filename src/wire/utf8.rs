@@ -45,7 +45,10 @@ impl Utf8Check {
             bytes = rest;
             match std::str::from_utf8(&self.begun[..self.begun_bytes]) {
                 Ok(_) => self.begun_bytes = 0,
-                Err(error) if error.error_len().is_some() => return Err(NotUtf8),
+                Err(error) if error.error_len().is_some() => {
+                    self.begun_bytes = 0;
+                    return Err(NotUtf8);
+                }
                 Err(_) => {}
             }
         }
@@ -70,6 +73,17 @@ mod tests {
             for cut in 0..=text.len() {
                 assert!(check(&[&text.as_bytes()[..cut], &text.as_bytes()[cut..]]), "{text} {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn it_can_be_asked_on_after_what_was_no_text() {
+        let mut utf8 = Utf8Check::default();
+        for _ in 0..3 {
+            assert_eq!(utf8.push(b"\xF0\x9F\x98"), Ok(()));
+            assert_eq!(utf8.push(b"a"), Err(NotUtf8));
+            assert_eq!(utf8.push(b"b"), Ok(()));
+            assert_eq!(utf8.finish(), Ok(()));
         }
     }
 
