@@ -46,7 +46,7 @@ pub struct RouteHandle {
     pub tunnels: Slots,
     pub roster: Roster,
     pub rules: Arc<Rules>,
-    /// In place of `rules` between two versions.
+    /// In place of `rules` where a side has no frames, so that messages are collected.
     pub bridged_rules: Arc<Rules>,
     pub terms: Terms,
     pub metrics: RouteMetrics,
@@ -70,6 +70,13 @@ impl UpstreamHandle {
             let (upstream, server) = (&self.cluster.rules().name, self.cluster.servers()[server].address());
             let versions = versions.iter().map(|version| version.name()).collect::<Vec<_>>().join(", ");
             tracing::info!(upstream, %server, versions, "backend told its versions");
+        }
+    }
+
+    /// A server was right in this version. It may speak others, which nobody asked it for.
+    pub fn proved(&self, server: usize, version: Dialect) {
+        if self.cluster.servers()[server].learned().is_none() {
+            self.cluster.learn(server, &[version]);
         }
     }
 

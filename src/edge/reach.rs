@@ -56,7 +56,12 @@ pub async fn reach(
         };
         let failure = match ask(arrival, upstream, picked.index(), wish).await {
             Ok((question, reply)) => match wish.judge(&question, &reply.answer(), reply.behind_head()) {
-                Judged::Switching => return Ok(switching(picked, question, reply)),
+                Judged::Switching => {
+                    if let Some(own) = wish.speaks.filter(|_| upstream.cluster.asks_for_versions()) {
+                        upstream.proved(picked.index(), question.own_dialect().unwrap_or(own));
+                    }
+                    return Ok(switching(picked, question, reply));
+                }
                 Judged::Refused(framing) => return Ok(Reached::Refused { reply, framing }),
                 Judged::Wrong(wrong) if may_pass(wrong, &question, wish) => {
                     noted.push(Reason::BackendHandshakeWrong);
@@ -89,7 +94,8 @@ fn switching(picked: Picked<'_>, question: Question, reply: Reply) -> Reached {
 }
 
 /// One server: asked in a version that it speaks, as far as is known. A server of an upstream that is asked for its versions
-/// may refuse and list them, and is then asked once more, in the best that it listed (RFC 6455 §4.4).
+/// may refuse and list them, and is then asked once more, in the best that it listed (RFC 6455 §4.4). One that refuses what it was
+/// heard to speak, and lists nothing, is another one by now, and asked as if nothing were known.
 async fn ask(
     arrival: &Arrival<'_>,
     upstream: &UpstreamHandle,
@@ -100,19 +106,20 @@ async fn ask(
     let reply = dial_one(arrival, upstream, server, &question).await?;
     let Some(own) = wish.speaks.filter(|_| upstream.cluster.asks_for_versions()) else { return Ok((question, reply)) };
     let answer = reply.answer();
-    let spoken = question.own_dialect().unwrap_or(own);
-    match (answer.status, advertised(&answer.fields)) {
-        (101, _) if upstream.cluster.servers()[server].learned().is_none() => upstream.learned(server, &[spoken]),
-        (400 | 426, Some(listed)) if !listed.is_empty() => {
-            upstream.learned(server, &listed);
-            if own.towards(&listed) != Some(spoken) {
-                let question = wish.question(&listed);
-                let reply = dial_one(arrival, upstream, server, &question).await?;
-                return Ok((question, reply));
-            }
-        }
-        _ => {}
+    if !matches!(answer.status, 400 | 426) {
+        return Ok((question, reply));
     }
+    match advertised(&answer.fields) {
+        Some(listed) if !listed.is_empty() => upstream.learned(server, &listed),
+        Some(_) | None => upstream.cluster.forget(server),
+    }
+    let asked = question.own_dialect().unwrap_or(own);
+    let spoken = upstream.cluster.spoken(server);
+    if own.towards(&spoken) == Some(asked) {
+        return Ok((question, reply));
+    }
+    let question = wish.question(&spoken);
+    let reply = dial_one(arrival, upstream, server, &question).await?;
     Ok((question, reply))
 }
 
