@@ -61,7 +61,9 @@ fn sentence(reason: Reason, versions: Option<&VersionList>) -> String {
         Reason::UpgradeTokenAmbiguous => "Upgrade names more than websocket.",
         Reason::HeaderNominated => "Connection names a field that the handshake needs.",
         Reason::KeyMissing => "Sec-WebSocket-Key is missing.",
-        Reason::KeyMalformed => "Sec-WebSocket-Key must be 16 bytes in base64, once.",
+        Reason::KeyMalformed => {
+            "Sec-WebSocket-Key must be 16 bytes in base64, once; in version 0, Key1 and Key2 hide a number each."
+        }
         Reason::NoRoute => "Nothing is served here.",
         Reason::PlainHttpRefused => "Only WebSockets are served here.",
         Reason::OriginRefused => "This origin is not welcome here.",

@@ -5,11 +5,11 @@ use super::relayed;
 use crate::dial::head::{Trust, field};
 use crate::dialect::Dialect;
 use crate::handshake::ask::REASON_OF_HIXIE_75;
-use crate::handshake::header_list::{Single, elements, single};
+use crate::handshake::header_list::elements;
 use crate::handshake::hixie::{self, KEY3_BYTES, Numbers};
 use crate::handshake::key::KeyError;
 use crate::handshake::origin::Stated;
-use crate::handshake::request::Head;
+use crate::handshake::request::{Head, Host};
 use crate::handshake::response::Answer;
 use crate::handshake::{Key, subprotocol};
 
@@ -73,21 +73,16 @@ impl Greeted<'_> {
 
     /// Where the client believes to be.
     fn location(&self) -> String {
-        let said = |name| match (self.trust, single(&self.head.fields, name)) {
-            (Trust::Proxy, Single::One(value)) => std::str::from_utf8(value).ok(),
-            _ => None,
+        // Of several proxies, the first is the one that the client sees.
+        let said = |name| match self.trust {
+            Trust::Proxy => elements(&self.head.fields, name).next(),
+            Trust::Client => None,
         };
-        let is_secure = match self.trust {
-            // Of several proxies, the first is the one that the client sees.
-            Trust::Proxy => {
-                let first = elements(&self.head.fields, "X-Forwarded-Proto").next();
-                first.is_some_and(|proto| ["https", "wss"].iter().any(|one| proto.eq_ignore_ascii_case(one.as_bytes())))
-            }
-            Trust::Client => false,
-        };
+        let proto = said("X-Forwarded-Proto").unwrap_or_default();
+        let is_secure = ["https", "wss"].iter().any(|one| proto.eq_ignore_ascii_case(one.as_bytes()));
         let (scheme, default_port) = if is_secure { ("wss", ":443") } else { ("ws", ":80") };
         let named = self.head.host.map_or("", |host| host.authority);
-        let authority = said("X-Forwarded-Host").unwrap_or(named);
+        let authority = said("X-Forwarded-Host").and_then(Host::parse).map_or(named, |host| host.authority);
         let authority = authority.strip_suffix(default_port).unwrap_or(authority);
         format!("{scheme}://{authority}{}", self.head.path_and_query)
     }

@@ -22,7 +22,7 @@ use crate::bridge::Bridge;
 use crate::dial::Reply;
 use crate::dialect::Dialect;
 use crate::generation::RouteHandle;
-use crate::handshake::hixie::KEY3_BYTES;
+use crate::handshake::hixie::{KEY3_BYTES, Numbers};
 use crate::handshake::key::KeyError;
 use crate::handshake::request::Head;
 use crate::handshake::response::{Answer, AnswerBody};
@@ -120,13 +120,15 @@ async fn read_key3(arrival: &Arrival<'_>, stream: &mut TcpStream, admitted: &mut
     }
     admitted.key3 = admitted.early.first_chunk().copied();
     admitted.early.drain(..KEY3_BYTES);
-    Ok(())
+    // Without its numbers it cannot be answered, whatever its route relaxes.
+    let is_ours = admitted.permit.speaks().is_some();
+    if is_ours && Numbers::read(&admitted.head.fields).is_err() { Err(Reason::KeyMalformed) } else { Ok(()) }
 }
 
 async fn connect(arrival: &Arrival<'_>, mut client: TcpStream, mut admitted: Admitted<'_>) {
     let wish = Wish::new(arrival, &admitted.permit, &admitted.head, admitted.key3);
     match reach::reach(arrival, &admitted.permit, &wish, &mut admitted.decision.noted).await {
-        Ok(Reached::Switching(picked)) => open(arrival, client, admitted, picked).await,
+        Ok(Reached::Switching(reached)) => open(arrival, client, admitted, reached).await,
         Ok(Reached::Refused { reply, framing }) => relay_refusal(arrival, &mut client, &admitted, reply, framing).await,
         Err(failure) => {
             let about = About { head: &admitted.head, decision: &admitted.decision };
@@ -218,15 +220,15 @@ fn speech(permit: &Permit, own: Option<Dialect>, route: &RouteHandle, answer: &A
 }
 
 fn talk(speech: Speech, route: &RouteHandle, now: Instant) -> Talk {
-    let chance = fastrand::u64(..);
     let (rules, bridge) = match speech {
         Speech::Bridged { client, backend } => {
-            let bridge = Bridge::between(client, backend, route.terms, chance);
-            (&route.bridged_rules, Some(Box::new(bridge)))
+            let is_collected = !client.has_frames() || !backend.has_frames();
+            let rules = if is_collected { &route.bridged_rules } else { &route.rules };
+            (rules, Some(Box::new(Bridge::between(client, backend, route.terms, fastrand::u64(..)))))
         }
         Speech::Frames(_) | Speech::Opaque => (&route.rules, None),
     };
-    Talk { session: Session::new(Arc::clone(rules), speech, chance, now), bridge }
+    Talk { session: Session::new(Arc::clone(rules), speech, fastrand::u64(..), now), bridge }
 }
 
 /// A side that knows no Ping is asked by TCP.
