@@ -261,7 +261,9 @@ impl HixiePort {
             out.extend_from_slice(&collected);
         } else {
             out.push(TEXT_START);
-            out.extend(STANDARD.encode(&collected).as_bytes());
+            let begin = out.len();
+            out.resize(begin + encoded_bytes(collected.len()), 0);
+            STANDARD.encode_slice(&collected, &mut out[begin..]).map_err(|_| Fault::TooBig)?;
         }
         out.push(TEXT_END);
         if collected.capacity() <= KEPT_BYTES_MAX {

@@ -241,6 +241,9 @@ fn wrong_type(found: &DeValue<'_>, shape: &Shape, key: &str, span: Range<usize>)
     let problem = Problem::new(ProblemCode::WrongType, span, format!("wrong type for key: `{key}`"))
         .label(format!("expected {expected}, found {found_type}"));
     match (shape, found) {
+        (Shape::Text, _) if ["accept", "versions"].contains(&key) => {
+            problem.hint("a version is 13, 8, 7, 0 or `\"hixie-75\"`")
+        }
         (Shape::Text, DeValue::Integer(_) | DeValue::Float(_)) => {
             problem.hint("write it in quotes; times and sizes with their unit: `\"5s\"`, `\"16KiB\"`")
         }
@@ -249,7 +252,13 @@ fn wrong_type(found: &DeValue<'_>, shape: &Shape, key: &str, span: Range<usize>)
         (Shape::List(element), DeValue::Table(_)) if matches!(**element, Shape::Table(_)) => {
             problem.hint(format!("there can be several: write `[[{key}]]`"))
         }
-        (Shape::Table(_), DeValue::Array(_)) => problem.hint("there is only one: write it in single brackets"),
+        (Shape::Table(_), DeValue::Array(list)) if list.iter().any(|entry| entry.get_ref().is_table()) => {
+            problem.hint("there is only one: write it in single brackets")
+        }
+        (Shape::Table(keys), _) => match keys.first() {
+            Some((first, _)) => problem.hint(format!("it has keys of its own: `{key} = {{ {first} = … }}`")),
+            None => problem,
+        },
         (Shape::List(_), _) => problem.hint("write it in brackets, even if it is one"),
         _ => problem,
     }

@@ -3,7 +3,8 @@
 //!
 //! A tunnel that waits holds no buffer. All reads of a thread go into one scratch buffer and are written from there; what a
 //! peer does not take at once is copied into a spill of its own. While a direction has a spill it does not read, which bounds
-//! it at one scratch buffer, and leaves the other direction alone.
+//! it at what one read comes to: a scratch buffer, or through a bridge that and a whole message. It leaves the other direction
+//! alone.
 
 mod account;
 mod crossing;
@@ -90,7 +91,8 @@ where
     /// Whether the client's port has answered the backend, after the direction to the backend had its turn.
     fn has_reply(&self) -> bool {
         let has_reply = self.bridge.as_ref().is_some_and(|bridge| bridge.client.has_reply());
-        has_reply && !self.to_backend.is_spilled() && self.session.is_written(Side::Backend)
+        let is_taken = self.session.is_written(Side::Backend) && !self.session.may_finish(Side::Backend);
+        has_reply && is_taken && !self.to_backend.is_spilled()
     }
 
     /// Whether the session's time has come. Bytes only put its deadline off, so the timer is left alone until it fires or
@@ -348,6 +350,7 @@ impl Pump<'_> {
             bytes = &bytes[taken.forward + taken.skip..];
             let has_sent = self.send_own(writer, cx);
             if taken.forward + taken.skip == 0 && !has_sent {
+                debug_assert!(self.bridge.is_none(), "a port gives whole headers and whole control frames");
                 return self.flow.hold(bytes);
             }
         }

@@ -503,6 +503,76 @@ fn a_server_that_takes_13_was_heard_to_speak_it() {
 }
 
 #[test]
+fn a_server_that_was_replaced_is_asked_as_if_nothing_were_known() {
+    let bridge = Bridge::new("[13]", "'auto'");
+    let listing = "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 8\r\nContent-Length: 0\r\n\r\n";
+    let bare = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+    // What each dial is asked for and answers, and what the client then hears.
+    for (dials, expected) in
+        [(&[("13", listing), ("8", "")][..], 101), (&[("8", bare), ("13", "")], 101), (&[("13", bare)], 400)]
+    {
+        let mut client = bridge.gateway.connect();
+        client.write_all(upgrade("").as_bytes()).unwrap();
+        for (version, answer) in dials {
+            let mut server = bridge.accept();
+            let head = read_head(&mut server);
+            assert_eq!(line(&head, "Sec-WebSocket-Version"), Some(*version));
+            let answer = if answer.is_empty() { switching(&head, "") } else { (*answer).to_owned() };
+            server.write_all(answer.as_bytes()).unwrap();
+        }
+        assert_eq!(status(&read_answer(&mut client)), expected, "{dials:?}");
+    }
+}
+
+#[test]
+fn a_wrong_101_teaches_nothing() {
+    let wrong = Backend::answering("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+    let gateway = Gateway::start(&routed(wrong.address(), "[13]", "'auto'", ""));
+    assert_eq!(status(&gateway.ask(upgrade(""))), 502);
+    assert_eq!(gateway.status()["upstreams"][0]["servers"][0]["versions"], json!(null));
+}
+
+#[test]
+fn keys_without_numbers_are_refused_before_any_server_is_asked() {
+    let echo = Backend::echo();
+    let relaxed = "handshake.relax = ['key-malformed', 'key-missing']";
+    let gateway = Gateway::start(&routed(echo.address(), "[0]", "[13]", relaxed));
+    for bad in [HIXIE_76.replace("4 @1  46546xW%0l 1 5", "1 2 3"), HIXIE_76.replace("Sec-WebSocket-Key1", "X-Key1")] {
+        let answer = gateway.ask([bad.as_bytes(), KEY3].concat());
+        assert_eq!(status(&answer), 400, "{answer}");
+    }
+    assert_eq!(echo.connections(), 0);
+}
+
+#[test]
+fn bytes_behind_what_was_no_text_do_no_harm() {
+    let bridge = Bridge::with("", "[0]", "[13]", "tunnel.close_timeout = '100ms'");
+    let (mut client, mut server) = bridge.open_from_76();
+    client.write_all(b"\0\xF0\x9F\x98").unwrap();
+    assert_eq!(hear_masked(&mut server), (0x01, b"\xF0\x9F\x98".to_vec()));
+    client.write_all(b"a").unwrap();
+    assert_eq!(hear_masked(&mut server), (0x88, b"\x03\xE9client-text-invalid".to_vec()));
+    client.write_all(b"b\xFF\0more\xFF").unwrap();
+    read_exactly(&mut client, b"\xFF\0");
+    let closed = bridge.gateway.wait_for_access(|line| line["event"] == "closed");
+    assert_eq!(closed["reason"], "client-text-invalid");
+}
+
+#[test]
+fn messages_that_are_not_collected_are_held_to_the_limit_of_tunnels_alone() {
+    let bridge = Bridge::with("", "[8]", "[13]", "bridge.max_message = '125B'");
+    let mut client = bridge.gateway.connect();
+    client.write_all(upgrade("").replace("Version: 13", "Version: 8").as_bytes()).unwrap();
+    let mut server = bridge.accept();
+    let head = read_head(&mut server);
+    server.write_all(switching(&head, "").as_bytes()).unwrap();
+    assert_eq!(status(&read_head(&mut client)), 101);
+    client.write_all(&[masked(0x02, &[7; 100]), masked(0x80, &[7; 100])].concat()).unwrap();
+    assert_eq!(hear_masked(&mut server), (0x02, vec![7; 100]));
+    assert_eq!(hear_masked(&mut server), (0x80, vec![7; 100]));
+}
+
+#[test]
 fn a_server_that_lists_nothing_is_not_asked_twice() {
     let refuses = Backend::answering("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
     let gateway = Gateway::start(&routed(refuses.address(), "[13]", "'auto'", ""));

@@ -74,6 +74,9 @@ fn why_not(name: &str) -> &'static str {
         Ok(9..=12) => "versions 9 to 12 are reserved and never went on the wire: drafts 9 to 12 asked for 8",
         Ok(14..=255) => "no version above 13 is registered",
         Ok(_) => "a version is a number of 0 to 255",
+        Err(_) if name != AUTO && name.eq_ignore_ascii_case(AUTO) => {
+            "did you mean `auto`? It stands alone, on an upstream"
+        }
         Err(_) if name == AUTO => "only an upstream may be asked for its versions: `versions = \"auto\"`",
         Err(_) if name == "hixie-76" => "hixie-76 is version `0`",
         Err(_) => "only hixie-75, which has no number, is written as a text",
