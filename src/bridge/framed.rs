@@ -3,7 +3,7 @@
 
 use super::Fault;
 use crate::dialect::Dialect;
-use crate::wire::{CloseCode, FrameHeader, HEADER_BYTES_MAX, Lengths, Opcode, Utf8Check, mask};
+use crate::wire::{CloseCode, FrameHeader, Lengths, Opcode, Utf8Check, mask};
 
 /// ```text
 ///   Border ──header of a data frame──► Payload ──its last byte──► Border
@@ -148,6 +148,3 @@ fn check_text(utf8: &mut Utf8Check, bytes: &[u8], payload: &Payload) -> Result<(
     }
     Ok(())
 }
-
-/// So much of what is not decoded has to be kept, at most.
-const _: () = assert!(HEADER_BYTES_MAX < crate::wire::CONTROL_FRAME_MAX);

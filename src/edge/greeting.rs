@@ -6,8 +6,7 @@ use crate::dial::head::{Trust, field};
 use crate::dialect::Dialect;
 use crate::handshake::ask::REASON_OF_HIXIE_75;
 use crate::handshake::header_list::elements;
-use crate::handshake::hixie::{self, KEY3_BYTES, Numbers};
-use crate::handshake::key::KeyError;
+use crate::handshake::hixie::{self, DIGEST_BYTES};
 use crate::handshake::origin::Stated;
 use crate::handshake::request::{Head, Host};
 use crate::handshake::response::Answer;
@@ -17,40 +16,27 @@ use crate::handshake::{Key, subprotocol};
 pub struct Greeted<'a> {
     pub dialect: Dialect,
     pub head: &'a Head<'a>,
-    /// Of a version-0 handshake.
-    pub key3: Option<[u8; KEY3_BYTES]>,
+    /// The proof of a version-0 handshake.
+    pub digest: Option<[u8; DIGEST_BYTES]>,
     /// Whether its word on how its own client sees the gateway counts.
     pub trust: Trust,
 }
 
 impl Greeted<'_> {
     /// Head and proof, for one write. Of the backend's answer goes along what belongs to no handshake, such as a cookie.
-    ///
-    /// # Errors
-    /// When the client's keys hide no number, which a relaxed check may have let through.
-    pub fn switching(&self, answer: &Answer<'_>, subprotocol: Option<&[u8]>) -> Result<Vec<u8>, KeyError> {
+    pub fn switching(&self, answer: &Answer<'_>, subprotocol: Option<&[u8]>) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
-        let proof = match self.dialect {
-            Dialect::Rfc6455 | Dialect::Hybi8 | Dialect::Hybi7 => {
-                self.framed(&mut out);
-                None
-            }
-            Dialect::Hixie76 => {
-                self.hixie(&mut out, hixie::REASON, "Sec-WebSocket");
-                let key3 = self.key3.ok_or(KeyError::Missing)?;
-                Some(Numbers::read(&self.head.fields)?.digest(&key3))
-            }
-            Dialect::Hixie75 => {
-                self.hixie(&mut out, REASON_OF_HIXIE_75, "WebSocket");
-                None
-            }
-        };
+        match self.dialect {
+            Dialect::Rfc6455 | Dialect::Hybi8 | Dialect::Hybi7 => self.framed(&mut out),
+            Dialect::Hixie76 => self.hixie(&mut out, hixie::REASON, "Sec-WebSocket"),
+            Dialect::Hixie75 => self.hixie(&mut out, REASON_OF_HIXIE_75, "WebSocket"),
+        }
         if let Some(name) = subprotocol {
             field(&mut out, subprotocol::field(self.dialect), name);
         }
         relayed::fields_of_no_handshake(&mut out, answer);
-        out.extend(proof.iter().flatten());
-        Ok(out)
+        out.extend(self.digest.iter().flatten());
+        out
     }
 
     fn framed(&self, out: &mut Vec<u8>) {
@@ -95,12 +81,12 @@ mod tests {
     const ANSWER: &str = "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: theirs\r\n\
                           WebSocket-Location: theirs\r\nSet-Cookie: a=b\r\n\r\n";
 
-    fn check(dialect: Dialect, lines: &str, key3: Option<[u8; 8]>, trust: Trust, expected: &str) {
+    fn check(dialect: Dialect, lines: &str, digest: Option<[u8; DIGEST_BYTES]>, trust: Trust, expected: &str) {
         let bytes = format!("GET /demo?x=1 HTTP/1.1\nHost: example.com\n{lines}\n").replace('\n', "\r\n");
         let head = Head::parse(bytes.as_bytes()).unwrap();
         let answer = Answer::parse(ANSWER.as_bytes()).unwrap();
-        let greeted = Greeted { dialect, head: &head, key3, trust };
-        let sent = greeted.switching(&answer, Some(b"sample")).unwrap();
+        let greeted = Greeted { dialect, head: &head, digest, trust };
+        let sent = greeted.switching(&answer, Some(b"sample"));
         assert_eq!(String::from_utf8(sent).unwrap().replace("\r\n", "\n"), expected);
     }
 
@@ -110,7 +96,7 @@ mod tests {
         check(
             Dialect::Hixie76,
             &format!("{keys}Origin: http://example.com\n"),
-            Some(*b"^n:ds[4U"),
+            Some(*b"8jKS'y:G*Co,Wxa-"),
             Trust::Client,
             "HTTP/1.1 101 WebSocket Protocol Handshake\nUpgrade: WebSocket\nConnection: Upgrade\n\
              Sec-WebSocket-Origin: http://example.com\nSec-WebSocket-Location: ws://example.com/demo?x=1\n\
@@ -150,14 +136,5 @@ mod tests {
             "HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\nConnection: Upgrade\n\
              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\nSec-WebSocket-Protocol: sample\nSet-Cookie: a=b\n\n",
         );
-    }
-
-    #[test]
-    fn keys_without_a_number_cannot_be_answered() {
-        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Key1: 1 2 3\r\n\r\n";
-        let head = Head::parse(bytes).unwrap();
-        let answer = Answer::parse(ANSWER.as_bytes()).unwrap();
-        let greeted = Greeted { dialect: Dialect::Hixie76, head: &head, key3: Some([0; 8]), trust: Trust::Client };
-        assert_eq!(greeted.switching(&answer, None), Err(KeyError::Malformed));
     }
 }

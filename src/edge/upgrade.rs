@@ -22,8 +22,7 @@ use crate::bridge::Bridge;
 use crate::dial::Reply;
 use crate::dialect::Dialect;
 use crate::generation::RouteHandle;
-use crate::handshake::hixie::{KEY3_BYTES, Numbers};
-use crate::handshake::key::KeyError;
+use crate::handshake::hixie::{DIGEST_BYTES, KEY3_BYTES, Numbers};
 use crate::handshake::request::Head;
 use crate::handshake::response::{Answer, AnswerBody};
 use crate::handshake::{Asked, extension};
@@ -50,6 +49,8 @@ struct Admitted<'a> {
     early: Vec<u8>,
     /// Of a version-0 handshake, once it is read.
     key3: Option<[u8; KEY3_BYTES]>,
+    /// What answers it, where the gateway does.
+    digest: Option<[u8; DIGEST_BYTES]>,
     decision: Decision,
     permit: Permit,
     connection: Slot,
@@ -75,7 +76,8 @@ pub async fn serve(arrival: &Arrival<'_>, mut stream: TcpStream, request: Reques
         return refusal::refuse(client, arrival, Some(about), Reason::LimitTunnels, None).await;
     };
     let alive = arrival.edge.lifecycle.work();
-    let mut admitted = Admitted { head, early: early.to_vec(), key3: None, decision, permit, connection, route, alive };
+    let mut admitted =
+        Admitted { head, early: early.to_vec(), key3: None, digest: None, decision, permit, connection, route, alive };
     if let Err(reason) = read_key3(arrival, &mut stream, &mut admitted).await {
         let client = Client::Unread(&mut stream);
         let about = About { head: &admitted.head, decision: &admitted.decision };
@@ -118,11 +120,15 @@ async fn read_key3(arrival: &Arrival<'_>, stream: &mut TcpStream, admitted: &mut
         Ok(Err(_)) => return Err(Reason::HeadMalformed),
         Err(_) => return Err(Reason::HeadTimeout),
     }
-    admitted.key3 = admitted.early.first_chunk().copied();
+    let Some(key3) = admitted.early.first_chunk().copied() else { return Err(Reason::HeadMalformed) };
     admitted.early.drain(..KEY3_BYTES);
-    // Without its numbers it cannot be answered, whatever its route relaxes.
-    let is_ours = admitted.permit.speaks().is_some();
-    if is_ours && Numbers::read(&admitted.head.fields).is_err() { Err(Reason::KeyMalformed) } else { Ok(()) }
+    admitted.key3 = Some(key3);
+    if admitted.permit.speaks().is_some() {
+        // Without its numbers it cannot be answered, whatever its route relaxes.
+        let numbers = Numbers::read(&admitted.head.fields).map_err(|_| Reason::KeyMalformed)?;
+        admitted.digest = Some(numbers.digest(&key3));
+    }
+    Ok(())
 }
 
 async fn connect(arrival: &Arrival<'_>, mut client: TcpStream, mut admitted: Admitted<'_>) {
@@ -139,14 +145,14 @@ async fn connect(arrival: &Arrival<'_>, mut client: TcpStream, mut admitted: Adm
 }
 
 /// The 101 for the client: the backend's own, or one in the gateway's name.
-fn greeting(arrival: &Arrival<'_>, admitted: &Admitted<'_>, reached: &Switching) -> Result<Vec<u8>, KeyError> {
+fn greeting(arrival: &Arrival<'_>, admitted: &Admitted<'_>, reached: &Switching) -> Vec<u8> {
     let answer = reached.reply.answer();
     match (admitted.permit.speaks(), reached.question.own_dialect()) {
         (Some(dialect), Some(_)) => {
-            let greeted = Greeted { dialect, head: &admitted.head, key3: admitted.key3, trust: arrival.trust() };
+            let greeted = Greeted { dialect, head: &admitted.head, digest: admitted.digest, trust: arrival.trust() };
             greeted.switching(&answer, reached.question.chosen(&answer))
         }
-        (Some(_) | None, _) => Ok(relayed::switching(&answer)),
+        (Some(_) | None, _) => relayed::switching(&answer),
     }
 }
 
@@ -156,10 +162,7 @@ async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'
     let route = Arc::clone(generation.route(&admitted.permit));
     let upstream = generation.upstream(&admitted.permit).cluster.rules();
     let observer = Arc::clone(arrival.edge.current.observer());
-    let Ok(switching) = greeting(arrival, &admitted, &reached) else {
-        let about = About { head: &admitted.head, decision: &admitted.decision };
-        return refusal::refuse(Client::Unread(&mut client), arrival, Some(about), Reason::KeyMalformed, None).await;
-    };
+    let switching = greeting(arrival, &admitted, &reached);
     reached.reply.deadline.restart(upstream.handshake_timeout);
     if !matches!(reached.reply.deadline.hold(client.write_all(&switching)).await, Ok(Ok(()))) {
         let request = arrival.event(Some(&admitted.head), admitted.decision.route);
