@@ -2,13 +2,13 @@
 //! what is [`Lasting`] outlives them all. It knows no socket and no runtime.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::address::Address;
 use crate::bridge::{Binary, Terms};
 use crate::config::Config;
 use crate::config::model;
@@ -31,7 +31,7 @@ pub struct Generation {
     /// As `config.routes`.
     pub routes: Vec<Arc<RouteHandle>>,
     /// As `config.upstreams`.
-    pub upstreams: Vec<UpstreamHandle>,
+    pub upstreams: Vec<Upstream>,
 }
 
 pub struct ListenerHandle {
@@ -52,6 +52,21 @@ pub struct RouteHandle {
     pub metrics: RouteMetrics,
 }
 
+/// The servers of one upstream, replaced whole when they change while the configuration stays.
+pub struct Upstream(ArcSwap<UpstreamHandle>);
+
+impl Upstream {
+    fn new(handle: UpstreamHandle) -> Upstream {
+        Upstream(ArcSwap::from_pointee(handle))
+    }
+
+    /// As they are now. Whoever begins with them goes on with them, so that positions mean the same throughout.
+    pub fn now(&self) -> Arc<UpstreamHandle> {
+        self.0.load_full()
+    }
+}
+
+/// The servers of one upstream at one moment.
 pub struct UpstreamHandle {
     pub cluster: Cluster,
     /// As `cluster.servers()`.
@@ -59,6 +74,13 @@ pub struct UpstreamHandle {
 }
 
 impl UpstreamHandle {
+    fn new(rules: &model::Upstream, lasting: &Lasting) -> UpstreamHandle {
+        let cluster = Cluster::new(rules, &lasting.servers);
+        let metrics = lasting.observer.metrics();
+        let servers = cluster.servers().iter().map(|server| metrics.server(&rules.name, server.address()));
+        UpstreamHandle { metrics: servers.collect(), cluster }
+    }
+
     /// A server gave an answer that is HTTP.
     pub fn reached(&self, server: usize) {
         self.tell(server, self.cluster.succeeded(server));
@@ -174,7 +196,7 @@ impl Lasting {
         }
         let forgotten = self.servers.forget_unused();
         for (upstream, address) in forgotten.servers {
-            metrics.forget_server(&upstream, address);
+            metrics.forget_server(&upstream, &address);
         }
         for upstream in forgotten.upstreams {
             metrics.forget_upstream(&upstream);
@@ -203,10 +225,7 @@ impl Generation {
                 metrics: metrics.route(&route.name),
             })
         });
-        let upstreams = config.upstreams.iter().map(|upstream| UpstreamHandle {
-            cluster: Cluster::new(upstream, &lasting.servers),
-            metrics: upstream.servers.iter().map(|server| metrics.server(&upstream.name, server.address)).collect(),
-        });
+        let upstreams = config.upstreams.iter().map(|rules| Upstream::new(UpstreamHandle::new(rules, lasting)));
         let generation = Generation {
             policy: Policy::new(&config),
             listeners: listeners.collect(),
@@ -223,8 +242,8 @@ impl Generation {
         &self.routes[permit.route()]
     }
 
-    pub fn upstream(&self, permit: &Permit) -> &UpstreamHandle {
-        &self.upstreams[self.config.routes[permit.route()].upstream]
+    pub fn upstream(&self, permit: &Permit) -> Arc<UpstreamHandle> {
+        self.upstreams[self.config.routes[permit.route()].upstream].now()
     }
 
     pub fn listener(&self, index: usize) -> &model::Listener {
@@ -290,16 +309,17 @@ impl Current {
         for listener in &generation.listeners {
             listener.metrics.connections.set(listener.connections.used() as i64);
         }
-        let named: Vec<Standing<'_>> = generation.upstreams.iter().flat_map(UpstreamHandle::standings).collect();
-        let names: HashSet<(&str, SocketAddr)> = named.iter().map(|server| (server.upstream, server.address)).collect();
+        let upstreams: Vec<Arc<UpstreamHandle>> = generation.upstreams.iter().map(Upstream::now).collect();
+        let named: Vec<Standing<'_>> = upstreams.iter().flat_map(|upstream| upstream.standings()).collect();
+        let names: HashSet<(&str, &Address)> = named.iter().map(|server| (server.upstream, server.address)).collect();
         // Servers that are configured no more, and whose tunnels are still open.
         let with_tunnels = self.lasting.servers.with_tunnels();
         let left = with_tunnels
             .iter()
-            .filter(|(upstream, address, _)| !names.contains(&(upstream.as_str(), *address)))
+            .filter(|(upstream, address, _)| !names.contains(&(upstream.as_str(), address)))
             .map(|(upstream, address, tunnels)| Standing {
                 upstream,
-                address: *address,
+                address,
                 up: None,
                 tunnels: *tunnels,
                 learned: None,
@@ -343,7 +363,7 @@ mod tests {
 
     fn tunnel(current: &Current) -> TunnelSlot {
         let generation = current.load();
-        let cluster = &generation.upstreams[0].cluster;
+        let cluster = &generation.upstreams[0].now().cluster;
         cluster.pick(&permit(), &mut Tried::default(), Instant::now()).unwrap().slot
     }
 
@@ -367,7 +387,7 @@ mod tests {
         for round in 0..200 {
             let server = format!("127.0.0.1:{}", 10_000 + round);
             reload(&current, config(&format!("route-{round}"), &format!("upstream-{round}"), &server));
-            current.load().upstreams[0].not_used(0, Reason::BackendHandshakeWrong);
+            current.load().upstreams[0].now().not_used(0, Reason::BackendHandshakeWrong);
             series.push(shown(&current).len());
         }
         assert_eq!(series[199], series[3], "{series:?}");
@@ -409,7 +429,7 @@ mod tests {
     fn a_server_that_stays_keeps_its_standing() {
         let current = current();
         let now = Instant::now();
-        (0..3).for_each(|_| current.load().upstreams[0].not_reached(0, Reason::BackendUnavailable, now));
+        (0..3).for_each(|_| current.load().upstreams[0].now().not_reached(0, Reason::BackendUnavailable, now));
         reload(&current, config("other", "app", "127.0.0.1:9001"));
         check_shown(&current, r#"wsgate_backend_up{server="127.0.0.1:9001",upstream="app"} 0"#);
     }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 // Pure: bytes, values and time are arguments.
+pub mod address;
 pub mod answer;
 pub mod bridge;
 pub mod config;
@@ -31,3 +32,4 @@ pub mod relay;
 pub mod reload;
 pub mod server;
 pub mod source;
+pub mod stream;

@@ -357,13 +357,16 @@ fn relay(rules: &Arc<Rules>, client: DuplexStream, backend: DuplexStream) -> Rel
     Relay::new(client, backend, Early::default(), Talk { session, bridge: None }, account, timer)
 }
 
+static SERVER: std::sync::LazyLock<wsgate::address::Address> =
+    std::sync::LazyLock::new(|| "192.0.2.1:1".parse().unwrap());
+
 fn opened() -> Opened<'static> {
-    let client = "192.0.2.1:1".parse().unwrap();
+    let client: std::net::SocketAddr = "192.0.2.1:1".parse().unwrap();
     let request = Request {
         id: RequestId(1),
         listener: "l",
         route: Some("r"),
-        client,
+        client: client.into(),
         method: "GET",
         host: None,
         path: "/",
@@ -374,7 +377,7 @@ fn opened() -> Opened<'static> {
     Opened {
         request,
         upstream: "u",
-        server: client,
+        server: &SERVER,
         spoken: "13",
         subprotocol: None,
         extensions: None,

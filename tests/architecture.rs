@@ -6,9 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part and the parts it may use. A part that is not named in a row may not be used by it.
-const MAY_IMPORT: [(&str, &[&str]); 25] = [
+const MAY_IMPORT: [(&str, &[&str]); 27] = [
+    ("address", &[]),
     ("dialect", &[]),
-    ("config", &["dialect"]),
+    ("config", &["address", "dialect"]),
     ("handshake", &["dialect"]),
     ("wire", &[]),
     ("bridge", &["dialect", "wire"]),
@@ -16,23 +17,28 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
     ("answer", &["dialect", "handshake", "reason"]),
     ("policy", &["dialect", "handshake", "config", "reason"]),
     ("limits", &["config", "reason"]),
-    ("upstream", &["config", "dialect", "policy", "reason", "limits"]),
+    ("upstream", &["address", "config", "dialect", "policy", "reason", "limits"]),
     ("tunnel", &["bridge", "dialect", "reason", "wire"]),
     ("roster", &["reason"]),
-    ("observe", &["config", "dialect", "reason"]),
+    ("observe", &["address", "config", "dialect", "reason"]),
     (
         "generation",
-        &["bridge", "config", "dialect", "policy", "limits", "upstream", "tunnel", "observe", "reason", "roster"],
+        &[
+            "address", "bridge", "config", "dialect", "policy", "limits", "upstream", "tunnel", "observe", "reason",
+            "roster",
+        ],
     ),
     ("logging", &["config"]),
     ("source", &["config"]),
     ("lifecycle", &["config", "generation", "reason", "roster"]),
     ("reload", &["config", "generation", "lifecycle", "logging", "reason", "source"]),
-    ("dial", &["config", "dialect", "handshake", "reason"]),
+    ("stream", &[]),
+    ("dial", &["address", "config", "dialect", "handshake", "reason", "stream"]),
     ("relay", &["bridge", "generation", "limits", "observe", "reason", "roster", "tunnel", "upstream", "wire"]),
     (
         "edge",
         &[
+            "address",
             "answer",
             "bridge",
             "config",
@@ -47,13 +53,14 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
             "proxy",
             "reason",
             "relay",
+            "stream",
             "tunnel",
             "upstream",
             "wire",
         ],
     ),
-    ("proxy", &["answer", "dial", "generation", "observe", "policy", "reason", "upstream"]),
-    ("admin", &["config", "dialect", "generation", "lifecycle", "observe"]),
+    ("proxy", &["address", "answer", "dial", "generation", "observe", "policy", "reason", "upstream"]),
+    ("admin", &["address", "config", "dialect", "generation", "lifecycle", "observe"]),
     (
         "server",
         &["admin", "config", "edge", "generation", "lifecycle", "logging", "observe", "proxy", "reload", "source"],
@@ -62,7 +69,8 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
 ];
 
 /// The parts that decide. They know no socket, no clock and no runtime.
-const PURE: [&str; 14] = [
+const PURE: [&str; 15] = [
+    "address",
     "dialect",
     "config",
     "handshake",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::address::Address;
 use crate::config::{Choice, model};
 use crate::dialect::Dialect;
 use crate::generation::{Generation, ListenerHandle, UpstreamHandle};
@@ -27,7 +28,7 @@ pub struct Status<'g> {
     listeners: Vec<Listener<'g>>,
     routes: Vec<Route<'g>>,
     unrouted: Unrouted,
-    upstreams: Vec<Upstream<'g>>,
+    upstreams: Vec<Upstream>,
     not_in_force: Vec<&'g str>,
 }
 
@@ -80,15 +81,15 @@ struct Unrouted {
 }
 
 #[derive(Debug, Serialize)]
-struct Upstream<'g> {
-    name: &'g str,
+struct Upstream {
+    name: String,
     versions: Value,
     servers: Vec<Server>,
 }
 
 #[derive(Debug, Serialize)]
 struct Server {
-    address: SocketAddr,
+    address: Address,
     up: bool,
     /// What it was heard to speak, where it is asked.
     versions: Option<Vec<Value>>,
@@ -116,7 +117,7 @@ impl<'g> Status<'g> {
             listeners: config.listeners.iter().zip(&generation.listeners).map(Listener::new).collect(),
             routes: config.routes.iter().map(|rules| Route::new(rules, generation, reading)).collect(),
             unrouted: Unrouted { asked: unrouted.asked, refusals: unrouted.refusals },
-            upstreams: generation.upstreams.iter().map(|upstream| Upstream::new(upstream, reading)).collect(),
+            upstreams: generation.upstreams.iter().map(|upstream| Upstream::new(&upstream.now(), reading)).collect(),
             not_in_force: config.not_in_force.iter().map(|pending| pending.key.as_str()).collect(),
         }
     }
@@ -177,15 +178,15 @@ impl<'g> Route<'g> {
     }
 }
 
-impl<'g> Upstream<'g> {
-    fn new(upstream: &'g UpstreamHandle, reading: &Reading) -> Upstream<'g> {
+impl Upstream {
+    fn new(upstream: &UpstreamHandle, reading: &Reading) -> Upstream {
         let rules = upstream.cluster.rules();
-        let servers = upstream.cluster.servers().iter().zip(&rules.servers).map(|(server, limits)| Server {
-            address: server.address(),
+        let servers = upstream.cluster.servers().iter().map(|server| Server {
+            address: server.address().clone(),
             up: server.is_up(),
             versions: server.learned().map(|versions| listed(&versions)),
             tunnels: server.tunnels(),
-            max_tunnels: limits.max_tunnels,
+            max_tunnels: server.max_tunnels(),
             weight: server.weight(),
             failures: reading.failures(&rules.name, &server.address().to_string()),
         });
@@ -193,7 +194,7 @@ impl<'g> Upstream<'g> {
             model::Spoken::Listed(list) => Value::Array(listed(list)),
             model::Spoken::Auto => "auto".into(),
         };
-        Upstream { name: &rules.name, versions, servers: servers.collect() }
+        Upstream { name: rules.name.clone(), versions, servers: servers.collect() }
     }
 }
 
@@ -309,7 +310,7 @@ mod tests {
     #[test]
     fn shows_which_server_is_down_and_why() {
         let process = Process::start();
-        process.generation.upstreams[0].not_reached(1, Reason::BackendTimeout, Instant::now());
+        process.generation.upstreams[0].now().not_reached(1, Reason::BackendTimeout, Instant::now());
         let servers = process.status()["upstreams"][0]["servers"].take();
         assert_eq!((&servers[0]["up"], &servers[0]["failures"]), (&json!(true), &json!({})));
         assert_eq!((&servers[1]["up"], &servers[1]["failures"]), (&json!(false), &json!({ "backend-timeout": 1 })));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::address::Address;
 use crate::dialect::Dialect;
 
 use super::pattern::{HostPattern, OriginPattern, PathPattern};
@@ -321,7 +322,7 @@ pub enum Spoken {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    pub address: SocketAddr,
+    pub address: Address,
     /// At least 1.
     pub weight: u32,
     pub max_tunnels: Option<usize>,

@@ -191,7 +191,7 @@ impl Page<'_> {
 }
 
 fn inline_server(server: &Server) -> String {
-    let address = quoted(server.address);
+    let address = quoted(&server.address);
     let weight = server.weight;
     match server.max_tunnels {
         Some(max) => format!("{{ address = {address}, weight = {weight}, max_tunnels = {max} }}"),

@@ -2,8 +2,9 @@
 //! hop or that an untrusted client made up. It knows no socket.
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
+use crate::address::ClientAddr;
 use crate::handshake::ask::Ask;
 use crate::handshake::header_list::{elements, has_token, lines};
 use crate::handshake::origin::Stated;
@@ -29,7 +30,7 @@ pub enum Offers {
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    pub client: SocketAddr,
+    pub client: ClientAddr,
     pub trust: Trust,
 }
 
@@ -132,7 +133,7 @@ fn ends_here(head: &Head<'_>, line: &Field<'_>) -> bool {
 
 /// `X-Forwarded-*` as every server knows them, and `Forwarded` (RFC 7239) beside them.
 fn forwarded(out: &mut Vec<u8>, head: &Head<'_>, origin: Origin) {
-    let client = origin.client.ip().to_canonical();
+    let client = origin.client.ip();
     let host = head.host.map(|host| host.authority);
     let before = |name: &str| match origin.trust {
         Trust::Client => None,
@@ -145,17 +146,23 @@ fn forwarded(out: &mut Vec<u8>, head: &Head<'_>, origin: Origin) {
             None => write!(out, "{name}: {own}\r\n"),
         };
     };
-    list("X-Forwarded-For", &client.to_string());
-    let node = match client {
-        IpAddr::V4(address) => format!("{address}"),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
+    let (address, node) = names(client);
+    list("X-Forwarded-For", &address);
     let named = host.map(|host| format!("host=\"{host}\";")).unwrap_or_default();
     list("Forwarded", &format!("for={node};{named}proto=http"));
     for (name, own) in [("X-Forwarded-Proto", Some("http")), ("X-Forwarded-Host", host)] {
         if let Some(value) = before(name).or_else(|| own.map(str::to_owned)) {
             field(out, name, value.as_bytes());
         }
+    }
+}
+
+/// A client in `X-Forwarded-For`, and as a node of `Forwarded` (RFC 7239 §6).
+pub fn names(client: Option<IpAddr>) -> (String, String) {
+    match client {
+        Some(IpAddr::V4(address)) => (address.to_string(), address.to_string()),
+        Some(IpAddr::V6(address)) => (address.to_string(), format!("\"[{address}]\"")),
+        None => ("unknown".to_owned(), "unknown".to_owned()),
     }
 }
 
@@ -184,7 +191,11 @@ mod tests {
     fn check(extra: &str, trust: Trust, offers: Offers, expected: &str) {
         let bytes = format!("GET /ws?x=1 HTTP/1.1\nhost: a.example:8080\n{extra}\n").replace('\n', "\r\n");
         let head = Head::parse(bytes.as_bytes()).unwrap();
-        let built = upgrade(&head, Origin { client: "192.0.2.1:5".parse().unwrap(), trust }, offers);
+        let built = upgrade(
+            &head,
+            Origin { client: "192.0.2.1:5".parse::<std::net::SocketAddr>().unwrap().into(), trust },
+            offers,
+        );
         assert_eq!(String::from_utf8(built).unwrap().replace("\r\n", "\n"), expected);
     }
 

@@ -5,16 +5,17 @@ pub mod deadline;
 pub mod head;
 
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Range;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
+use crate::address::Address;
 use crate::config::model;
 use crate::handshake::response::Answer;
 use crate::handshake::{HeadScan, Scan};
 use crate::reason::Reason;
+use crate::stream::Stream;
 use deadline::{Deadline, TimedOut};
 
 /// Interim answers (1xx) before the final one, at most.
@@ -23,7 +24,7 @@ const INTERIM_MAX: usize = 8;
 /// A server answered; its head is complete and readable.
 #[derive(Debug)]
 pub struct Reply {
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// The timer of the dial, for what comes next.
     pub deadline: Deadline,
     bytes: Vec<u8>,
@@ -64,15 +65,24 @@ impl DialError {
 ///
 /// # Errors
 /// When it is refused, unreachable, or not there in time.
-pub async fn connect(server: SocketAddr, deadline: &mut Deadline) -> Result<TcpStream, DialError> {
-    let stream = match deadline.hold(TcpStream::connect(server)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if is_local(&error) => return Err(DialError::Local(error)),
-        Ok(Err(error)) => return Err(DialError::Connect(error)),
-        Err(TimedOut) => return Err(DialError::ConnectTimeout),
-    };
-    stream.set_nodelay(true).map_err(DialError::Connect)?;
-    Ok(stream)
+pub async fn connect(server: &Address, deadline: &mut Deadline) -> Result<Stream, DialError> {
+    match deadline.hold(open(server)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if is_local(&error) => Err(DialError::Local(error)),
+        Ok(Err(error)) => Err(DialError::Connect(error)),
+        Err(TimedOut) => Err(DialError::ConnectTimeout),
+    }
+}
+
+async fn open(server: &Address) -> io::Result<Stream> {
+    match server {
+        Address::Ip(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Stream::Tcp(stream))
+        }
+        Address::Unix(path) => UnixStream::connect(path).await.map(Stream::from),
+    }
 }
 
 fn is_local(error: &io::Error) -> bool {
@@ -87,7 +97,7 @@ fn is_local(error: &io::Error) -> bool {
 /// # Errors
 /// When the connection ends, the time is up, or the answer cannot be read in only one way.
 pub async fn exchange(
-    mut stream: TcpStream,
+    mut stream: Stream,
     head: &[u8],
     proof_bytes: usize,
     rules: &model::Upstream,
@@ -120,12 +130,7 @@ pub async fn exchange(
 }
 
 /// Reads until the head that begins at `start` is complete; returns its length.
-async fn read_head(
-    stream: &mut TcpStream,
-    bytes: &mut Vec<u8>,
-    start: usize,
-    limit: usize,
-) -> Result<usize, DialError> {
+async fn read_head(stream: &mut Stream, bytes: &mut Vec<u8>, start: usize, limit: usize) -> Result<usize, DialError> {
     let mut scan = HeadScan::new(limit);
     loop {
         match scan.advance(&bytes[start..]) {
@@ -138,14 +143,14 @@ async fn read_head(
     }
 }
 
-async fn read_up_to(stream: &mut TcpStream, bytes: &mut Vec<u8>, length: usize) -> Result<(), DialError> {
+async fn read_up_to(stream: &mut Stream, bytes: &mut Vec<u8>, length: usize) -> Result<(), DialError> {
     while bytes.len() < length {
         read_some(stream, bytes).await?;
     }
     Ok(())
 }
 
-async fn read_some(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<(), DialError> {
+async fn read_some(stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<(), DialError> {
     bytes.reserve(512);
     match stream.read_buf(bytes).await {
         Ok(0) => Err(DialError::Lost(io::ErrorKind::UnexpectedEof.into())),

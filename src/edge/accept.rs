@@ -31,7 +31,13 @@ impl Edge {
             match accepted {
                 Ok((socket, client)) => {
                     let arrival = self.lifecycle.arrival();
-                    tokio::spawn(connection::serve(Arc::clone(&self), socket, client, stopping.clone(), arrival));
+                    tokio::spawn(connection::serve(
+                        Arc::clone(&self),
+                        socket.into(),
+                        client.into(),
+                        stopping.clone(),
+                        arrival,
+                    ));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {

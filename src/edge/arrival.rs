@@ -1,11 +1,11 @@
 //! One request as it arrived: who it is from, what holds for it, and what the log says of it. It does not know what becomes
 //! of it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Edge;
+use crate::address::ClientAddr;
 use crate::dial::head::Trust;
 use crate::generation::Generation;
 use crate::handshake::request::{Head, Intent};
@@ -16,13 +16,13 @@ pub struct Arrival<'a> {
     /// The configuration that holds for it to its end.
     pub generation: &'a Arc<Generation>,
     pub id: RequestId,
-    pub client: SocketAddr,
+    pub client: ClientAddr,
     /// When its head was complete.
     pub at: Instant,
 }
 
 impl<'a> Arrival<'a> {
-    pub fn new(edge: &'a Edge, generation: &'a Arc<Generation>, client: SocketAddr) -> Arrival<'a> {
+    pub fn new(edge: &'a Edge, generation: &'a Arc<Generation>, client: ClientAddr) -> Arrival<'a> {
         Arrival { edge, generation, id: RequestId(fastrand::u64(..)), client, at: Instant::now() }
     }
 
@@ -32,9 +32,9 @@ impl<'a> Arrival<'a> {
 
     /// Whether the listener's configuration names the peer as a proxy whose word counts.
     pub fn trust(&self) -> Trust {
-        let peer = self.client.ip().to_canonical();
         let proxies = &self.generation.listener(self.edge.listener).trusted_proxies;
-        if proxies.iter().any(|network| network.contains(&peer)) { Trust::Proxy } else { Trust::Client }
+        let is_listed = |peer| proxies.iter().any(|network| network.contains(&peer));
+        if self.client.ip().is_some_and(is_listed) { Trust::Proxy } else { Trust::Client }
     }
 
     /// What the log says; of a request without a readable head, little. `route` is an index.

@@ -1,33 +1,33 @@
 //! The life of one client connection: a head, what becomes of it, and the next head if the connection comes back.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use pingora::server::ShutdownWatch;
-use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::arrival::Arrival;
 use super::head_reader::{self, Patience, Received};
 use super::refusal::{self, About, Client};
 use super::{Edge, plain, upgrade};
+use crate::address::ClientAddr;
 use crate::generation::Generation;
 use crate::handshake::request::{Body, Head, HeadError, Intent};
 use crate::limits::Slot;
 use crate::reason::Reason;
+use crate::stream::Stream;
 
 /// What a dispatched head left of the connection.
 enum Next {
-    Head(TcpStream),
+    Head(Stream),
     Nothing,
 }
 
 /// Ends when the connection does, or when a tunnel of its own goes on with it.
 pub async fn serve(
     edge: Arc<Edge>,
-    mut stream: TcpStream,
-    client: SocketAddr,
+    mut stream: Stream,
+    client: ClientAddr,
     shutdown: ShutdownWatch,
     arriving: TaskTrackerToken,
 ) {
@@ -80,7 +80,7 @@ pub async fn serve(
 async fn wait_for_head(
     edge: &Edge,
     generation: &Generation,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     buffer: &mut BytesMut,
     patience: Patience,
     shutdown: &ShutdownWatch,
@@ -100,7 +100,7 @@ async fn wait_for_head(
 
 async fn dispatch(
     arrival: &Arrival<'_>,
-    mut stream: TcpStream,
+    mut stream: Stream,
     bytes: BytesMut,
     length: usize,
     connection: &mut Option<Slot>,

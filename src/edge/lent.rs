@@ -1,4 +1,4 @@
-//! A plain TCP connection lent to Pingora for one request: Pingora takes any stream that has its traits, and gives back the
+//! A connection lent to Pingora for one request: Pingora takes any stream that has its traits, and gives back the
 //! very same one, so a connection is always our own bare socket again. It does not know what is said on it.
 
 use std::os::fd::AsRawFd;
@@ -14,23 +14,24 @@ use pingora::protocols::{
     UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::stream;
 
 /// The socket while Pingora has it.
 #[derive(Debug)]
 pub struct Lent {
-    socket: TcpStream,
+    socket: stream::Stream,
     digest: Arc<SocketDigest>,
 }
 
 /// Lends the socket.
-pub fn lend(socket: TcpStream) -> Stream {
+pub fn lend(socket: stream::Stream) -> Stream {
     let digest = Arc::new(SocketDigest::from_raw_fd(socket.as_raw_fd()));
     Box::new(Lent { socket, digest })
 }
 
 /// Takes it back; `None` for a stream that was never lent.
-pub fn take_back(stream: Stream) -> Option<TcpStream> {
+pub fn take_back(stream: Stream) -> Option<stream::Stream> {
     let lent = stream.into_any().downcast::<Lent>().ok()?;
     Some(lent.socket)
 }
@@ -116,9 +117,9 @@ mod tests {
     #[tokio::test]
     async fn what_comes_back_is_the_socket_that_was_lent() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let descriptor = socket.as_raw_fd();
-        assert_eq!(take_back(lend(socket)).unwrap().as_raw_fd(), descriptor);
+        assert_eq!(take_back(lend(socket.into())).unwrap().as_raw_fd(), descriptor);
         assert!(take_back(Box::new(tokio::io::duplex(1).0)).is_none());
     }
 }

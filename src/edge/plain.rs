@@ -5,13 +5,13 @@ use bytes::BytesMut;
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use tokio::net::TcpStream;
 
 use super::arrival::Arrival;
 use super::lent;
 use crate::handshake::request::{Body, Head, Http};
 use crate::policy::Permit;
 use crate::proxy::{Next, Ticket};
+use crate::stream::Stream;
 
 /// What pingora-proxy's hooks need to know of a request. They read nothing of it a second time.
 /// `behind` counts the bytes read behind the head.
@@ -19,6 +19,7 @@ pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit, behind: us
     let is_last = arrival.edge.lifecycle.is_draining() || head.http == Http::V1_0 || is_pipelined(head, behind);
     Ticket {
         generation: std::sync::Arc::clone(arrival.generation),
+        upstream: arrival.generation.upstream(&permit),
         permit,
         id: arrival.id,
         listener: arrival.edge.listener,
@@ -49,11 +50,11 @@ fn is_pipelined(head: &Head<'_>, behind: usize) -> bool {
 /// The connection, if it may carry another request.
 pub async fn hand_over(
     arrival: &Arrival<'_>,
-    stream: TcpStream,
+    stream: Stream,
     bytes: BytesMut,
     ticket: Ticket,
     shutdown: &ShutdownWatch,
-) -> Option<TcpStream> {
+) -> Option<Stream> {
     let mut session = ServerSession::new_http1(lent::lend(stream));
     session.set_pipelined_prefix(bytes);
     session.set_connection_user_context(Some(Box::new(ticket)));

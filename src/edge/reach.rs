@@ -1,11 +1,11 @@
 //! Finds a server that answers: one try after the other, each counted, until one switches protocols, one refuses, or the
 //! tries are used up.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::arrival::Arrival;
 use super::question::{Judged, Question, Wish};
+use crate::address::Address;
 use crate::dial::deadline::Deadline;
 use crate::dial::{self, DialError, Reply};
 use crate::generation::UpstreamHandle;
@@ -27,7 +27,7 @@ pub struct Switching {
     pub reply: Reply,
     /// What it answered.
     pub question: Question,
-    pub server: SocketAddr,
+    pub server: Address,
     pub slot: TunnelSlot,
 }
 
@@ -54,7 +54,7 @@ pub async fn reach(
             Ok(picked) => picked,
             Err(reason) => return Err(last.unwrap_or(Failure { reason, detail: None })),
         };
-        let failure = match ask(arrival, upstream, picked.index(), wish).await {
+        let failure = match ask(arrival, &upstream, picked.index(), wish).await {
             Ok((question, reply)) => match wish.judge(&question, &reply.answer(), reply.behind_head()) {
                 Judged::Switching => {
                     if let Some(own) = wish.speaks.filter(|_| upstream.cluster.asks_for_versions()) {
@@ -90,7 +90,7 @@ fn may_pass(wrong: Wrong, question: &Question, wish: &Wish<'_>) -> bool {
 }
 
 fn switching(picked: Picked<'_>, question: Question, reply: Reply) -> Reached {
-    Reached::Switching(Switching { reply, question, server: picked.server.address(), slot: picked.slot })
+    Reached::Switching(Switching { reply, question, server: picked.server.address().clone(), slot: picked.slot })
 }
 
 /// One server: asked in a version that it speaks, as far as is known. A server of an upstream that is asked for its versions

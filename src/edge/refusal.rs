@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::arrival::Arrival;
@@ -12,6 +11,7 @@ use crate::handshake::request::Head;
 use crate::observe::event::Refused;
 use crate::policy::Decision;
 use crate::reason::Reason;
+use crate::stream::Stream;
 
 /// How long an answer may take to be sent, and how long the client's unread bytes are thrown away after it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,9 +21,9 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// The side that is answered.
 pub enum Client<'s> {
     /// All it sent was read, so closing does not reset the connection.
-    Read(&'s mut TcpStream),
+    Read(&'s mut Stream),
     /// Bytes may be unread. Closed with them, the kernel would reset the connection and the answer could be lost.
-    Unread(&'s mut TcpStream),
+    Unread(&'s mut Stream),
 }
 
 /// What is known of a request whose head could be read.
@@ -61,7 +61,7 @@ pub async fn send(client: Client<'_>, bytes: &[u8]) {
 }
 
 /// Reads and throws away until the client is done, for a while.
-async fn linger(stream: &mut TcpStream) {
+async fn linger(stream: &mut Stream) {
     let mut rest = [0; 4096];
     let drain = async {
         let mut total = 0;

@@ -4,7 +4,6 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::dial::Reply;
@@ -13,6 +12,7 @@ use crate::handshake::VersionList;
 use crate::handshake::chunked::{ChunkedBody, Progress};
 use crate::handshake::request::{is_hop_by_hop, is_of_a_handshake};
 use crate::handshake::response::{Answer, AnswerBody};
+use crate::stream::Stream;
 
 /// The head that the client gets. A version list becomes what client and route can really use, because the backend's
 /// own list knows nothing of either.
@@ -74,7 +74,7 @@ pub fn fields_of_no_handshake(out: &mut Vec<u8>, answer: &Answer<'_>) {
 ///
 /// # Errors
 /// When either side fails or the framing breaks; the client sees the connection end early.
-pub async fn body(client: &mut TcpStream, mut reply: Reply, framing: AnswerBody, idle: Duration) -> io::Result<()> {
+pub async fn body(client: &mut Stream, mut reply: Reply, framing: AnswerBody, idle: Duration) -> io::Result<()> {
     let mut left = Left::new(framing);
     let mut piece = reply.behind_head().to_vec();
     loop {

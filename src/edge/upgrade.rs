@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -31,6 +30,7 @@ use crate::observe::event::{Opened, Refused};
 use crate::policy::{Decision, Permit};
 use crate::reason::Reason;
 use crate::relay::{Account, Early, Held, Relay, Talk};
+use crate::stream::Stream;
 use crate::tunnel::{Frames, Session, Side, Speech};
 use crate::wire::Reserved;
 
@@ -59,7 +59,7 @@ struct Admitted<'a> {
     alive: TaskTrackerToken,
 }
 
-pub async fn serve(arrival: &Arrival<'_>, mut stream: TcpStream, request: Request<'_>) {
+pub async fn serve(arrival: &Arrival<'_>, mut stream: Stream, request: Request<'_>) {
     let Request { head, early, mut decision, connection } = request;
     tell(arrival, &head, &decision);
     let permit = match take_verdict(arrival, &mut decision) {
@@ -102,7 +102,7 @@ fn take_verdict(arrival: &Arrival<'_>, decision: &mut Decision) -> Result<Permit
 }
 
 /// The third key of a version-0 handshake, which may come late.
-async fn read_key3(arrival: &Arrival<'_>, stream: &mut TcpStream, admitted: &mut Admitted<'_>) -> Result<(), Reason> {
+async fn read_key3(arrival: &Arrival<'_>, stream: &mut Stream, admitted: &mut Admitted<'_>) -> Result<(), Reason> {
     if admitted.permit.asked() != Some(Asked::Known(Dialect::Hixie76)) {
         return Ok(());
     }
@@ -131,7 +131,7 @@ async fn read_key3(arrival: &Arrival<'_>, stream: &mut TcpStream, admitted: &mut
     Ok(())
 }
 
-async fn connect(arrival: &Arrival<'_>, mut client: TcpStream, mut admitted: Admitted<'_>) {
+async fn connect(arrival: &Arrival<'_>, mut client: Stream, mut admitted: Admitted<'_>) {
     let wish = Wish::new(arrival, &admitted.permit, &admitted.head, admitted.key3);
     match reach::reach(arrival, &admitted.permit, &wish, &mut admitted.decision.noted).await {
         Ok(Reached::Switching(reached)) => open(arrival, client, admitted, reached).await,
@@ -157,10 +157,11 @@ fn greeting(arrival: &Arrival<'_>, admitted: &Admitted<'_>, reached: &Switching)
 }
 
 /// Writes the 101 and leaves the rest to a small task of its own.
-async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'_>, mut reached: Switching) {
+async fn open(arrival: &Arrival<'_>, mut client: Stream, admitted: Admitted<'_>, mut reached: Switching) {
     let generation = arrival.generation;
     let route = Arc::clone(generation.route(&admitted.permit));
-    let upstream = generation.upstream(&admitted.permit).cluster.rules();
+    let upstream = generation.upstream(&admitted.permit);
+    let upstream = upstream.cluster.rules();
     let observer = Arc::clone(arrival.edge.current.observer());
     let switching = greeting(arrival, &admitted, &reached);
     reached.reply.deadline.restart(upstream.handshake_timeout);
@@ -175,7 +176,7 @@ async fn open(arrival: &Arrival<'_>, mut client: TcpStream, admitted: Admitted<'
     let gauge = observer.opened(&Opened {
         request: arrival.event(Some(&admitted.head), admitted.decision.route),
         upstream: &upstream.name,
-        server: reached.server,
+        server: &reached.server,
         spoken: reached.question.own_dialect().map_or(asked, Dialect::name),
         subprotocol: reached.question.chosen(&answer).and_then(|name| std::str::from_utf8(name).ok()),
         extensions: answer.text("Sec-WebSocket-Extensions"),
@@ -235,7 +236,7 @@ fn talk(speech: Speech, route: &RouteHandle, now: Instant) -> Talk {
 }
 
 /// A side that knows no Ping is asked by TCP.
-fn keep_alive(speech: Speech, route: &RouteHandle, client: &TcpStream, backend: &TcpStream) {
+fn keep_alive(speech: Speech, route: &RouteHandle, client: &Stream, backend: &Stream) {
     let (Speech::Bridged { client: of_client, backend: of_backend }, Some(ping)) = (speech, route.rules.ping) else {
         return;
     };
@@ -247,7 +248,11 @@ fn keep_alive(speech: Speech, route: &RouteHandle, client: &TcpStream, backend: 
             .with_time(ping.interval)
             .with_interval((ping.timeout / PROBES).max(Duration::from_secs(1)))
             .with_retries(PROBES);
-        if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
+        if matches!(stream, Stream::Unix(_)) {
+            continue;
+        }
+        let socket = stream.socket();
+        if let Err(error) = SockRef::from(&socket).set_tcp_keepalive(&probes) {
             tracing::debug!(side = side.as_str(), %error, "no TCP keep-alive");
         }
     }
@@ -258,7 +263,7 @@ const PROBES: u32 = 3;
 
 async fn relay_refusal(
     arrival: &Arrival<'_>,
-    client: &mut TcpStream,
+    client: &mut Stream,
     admitted: &Admitted<'_>,
     reply: Reply,
     framing: AnswerBody,

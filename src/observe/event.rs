@@ -2,9 +2,9 @@
 //! Events are borrowed and short-lived; they do not know who reads them.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::address::{Address, ClientAddr};
 use crate::reason::Reason;
 
 /// Names a request or a tunnel in the log: 16 hexadecimal digits.
@@ -24,7 +24,7 @@ pub struct Request<'a> {
     pub listener: &'a str,
     /// `None` before a route is found, and where none matches.
     pub route: Option<&'a str>,
-    pub client: SocketAddr,
+    pub client: ClientAddr,
     pub method: &'a str,
     pub host: Option<&'a str>,
     /// Without the query, which may hold secrets.
@@ -51,7 +51,7 @@ pub struct Refused<'a> {
 pub struct Opened<'a> {
     pub request: Request<'a>,
     pub upstream: &'a str,
-    pub server: SocketAddr,
+    pub server: &'a Address,
     /// The label of the version spoken to the backend.
     pub spoken: &'static str,
     pub subprotocol: Option<&'a str>,
@@ -90,7 +90,7 @@ pub struct Answered<'a> {
     pub request: Request<'a>,
     pub status: u16,
     /// `None` where the gateway answered.
-    pub server: Option<SocketAddr>,
+    pub server: Option<&'a Address>,
     /// Body bytes sent to the client.
     pub bytes: u64,
     pub duration: Duration,

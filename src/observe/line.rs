@@ -2,13 +2,13 @@
 //! argument.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
 use super::event::{Answered, Closed, Opened, Refused, Request, RequestId};
+use crate::address::{Address, ClientAddr};
 use crate::reason::Reason;
 
 /// One line without its line feed. Fields that a fact does not have are left out.
@@ -28,7 +28,7 @@ pub(super) enum Line<'e> {
         request: RequestFields<'e>,
         backend_version: &'static str,
         upstream: &'e str,
-        server: SocketAddr,
+        server: &'e Address,
         #[serde(skip_serializing_if = "Option::is_none")]
         subprotocol: Option<&'e str>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +59,7 @@ pub(super) enum Line<'e> {
         request: RequestFields<'e>,
         status: u16,
         #[serde(skip_serializing_if = "Option::is_none")]
-        server: Option<SocketAddr>,
+        server: Option<&'e Address>,
         bytes: u64,
         duration_seconds: Seconds,
     },
@@ -73,7 +73,7 @@ pub(super) struct RequestFields<'e> {
     listener: &'e str,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<&'e str>,
-    client: SocketAddr,
+    client: ClientAddr,
     method: &'e str,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'e str>,
@@ -241,7 +241,7 @@ pub(super) mod tests {
             id: RequestId(0xab),
             listener: "public",
             route: Some("chat"),
-            client: "192.0.2.1:5555".parse().unwrap(),
+            client: "192.0.2.1:5555".parse::<std::net::SocketAddr>().unwrap().into(),
             method: "GET",
             host: Some("example.com"),
             path: "/chat",
@@ -273,7 +273,7 @@ pub(super) mod tests {
         let event = Opened {
             request: Request { origin: Some("https://a.example"), user_agent: Some("Mozilla/5.0"), ..request() },
             upstream: "chat",
-            server: "[::1]:9001".parse().unwrap(),
+            server: &"[::1]:9001".parse().unwrap(),
             spoken: "8",
             subprotocol: Some("chat.v2"),
             extensions: Some("permessage-deflate"),
@@ -308,7 +308,7 @@ pub(super) mod tests {
         let event = Answered {
             request: Request { route: None, host: None, asked: None, ..request() },
             status: 200,
-            server: Some("10.0.0.1:80".parse().unwrap()),
+            server: Some(&"10.0.0.1:80".parse().unwrap()),
             bytes: 5,
             duration: Duration::from_millis(2),
         };

@@ -3,7 +3,6 @@
 //! (that is `exposition`).
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,6 +12,7 @@ use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
 
 use super::families::{self, Define};
 pub use super::families::{Family, Kind};
+use crate::address::Address;
 use crate::config::{Config, model};
 use crate::dialect::Dialect;
 use crate::reason::{By, Reason};
@@ -115,7 +115,7 @@ pub struct ServerMetrics {
 #[derive(Clone, Debug)]
 pub struct Standing<'a> {
     pub upstream: &'a str,
-    pub address: SocketAddr,
+    pub address: &'a Address,
     /// `None` where no configuration names the server any more, so that it gets no tunnels, up or not.
     pub up: Option<bool>,
     /// Open now.
@@ -189,7 +189,7 @@ impl Metrics {
         ListenerMetrics { connections: self.connections.with_label_values(&[name]) }
     }
 
-    pub fn server(&self, upstream: &str, address: SocketAddr) -> ServerMetrics {
+    pub fn server(&self, upstream: &str, address: &Address) -> ServerMetrics {
         ServerMetrics {
             failures: self.backend_failures.clone(),
             upstream: upstream.to_owned(),
@@ -258,7 +258,7 @@ impl Metrics {
     }
 
     /// As [`Metrics::forget_route`], of a server.
-    pub fn forget_server(&self, upstream: &str, address: SocketAddr) {
+    pub fn forget_server(&self, upstream: &str, address: &Address) {
         forget(&self.backend_failures, &[("upstream", upstream), ("server", &address.to_string())]);
     }
 
@@ -366,7 +366,7 @@ mod tests {
         Some(metric.get_counter().get_value() + metric.get_gauge().get_value())
     }
 
-    fn address(text: &str) -> SocketAddr {
+    fn address(text: &str) -> Address {
         text.parse().unwrap()
     }
 
@@ -398,12 +398,13 @@ mod tests {
         let metrics = Metrics::new();
         let labels = |server| [("upstream", "chat"), ("server", server)];
         let (first, second) = ("127.0.0.1:9001", "127.0.0.1:9002");
-        let standing =
-            |server, up, tunnels| Standing { upstream: "chat", address: address(server), up, tunnels, learned: None };
-        metrics.show_servers([standing(first, Some(true), 1), standing(second, Some(false), 0)].into_iter());
+        let addresses = [address(first), address(second)];
+        let standing = |server, up, tunnels| Standing { upstream: "chat", address: server, up, tunnels, learned: None };
+        let [one, other] = &addresses;
+        metrics.show_servers([standing(one, Some(true), 1), standing(other, Some(false), 0)].into_iter());
         assert_eq!(value(&metrics, "wsgate_backend_up", &labels(first)), Some(1.0));
         assert_eq!(value(&metrics, "wsgate_backend_up", &labels(second)), Some(0.0));
-        metrics.show_servers([standing(first, None, 1)].into_iter());
+        metrics.show_servers([standing(one, None, 1)].into_iter());
         assert_eq!(value(&metrics, "wsgate_backend_up", &labels(first)), None);
         assert_eq!(value(&metrics, "wsgate_backend_tunnels", &labels(first)), Some(1.0));
         assert_eq!(value(&metrics, "wsgate_backend_tunnels", &labels(second)), None);
@@ -438,12 +439,12 @@ mod tests {
         let before = series(&metrics);
         metrics.apply(&config());
         metrics.refusals.with_label_values(&["chat", "no-route"]).inc();
-        metrics.server("chat", address("127.0.0.1:9001")).failed(Reason::BackendTimeout);
+        metrics.server("chat", &address("127.0.0.1:9001")).failed(Reason::BackendTimeout);
         metrics.refusals.with_label_values(&["chat2", "no-route"]).inc();
-        metrics.server("chat2", address("127.0.0.1:9001")).failed(Reason::BackendTimeout);
+        metrics.server("chat2", &address("127.0.0.1:9001")).failed(Reason::BackendTimeout);
         metrics.forget_route("chat");
         metrics.forget_upstream("chat");
-        metrics.forget_server("chat", address("127.0.0.1:9001"));
+        metrics.forget_server("chat", &address("127.0.0.1:9001"));
         // The listener stays, since a reload takes none away.
         assert_eq!(series(&metrics), before + 3);
         let labels = [("upstream", "chat2"), ("server", "127.0.0.1:9001"), ("reason", "backend-timeout")];
@@ -457,7 +458,7 @@ mod tests {
     #[test]
     fn failures_are_counted_by_server_and_reason() {
         let metrics = Metrics::new();
-        let server = metrics.server("chat", address("[::1]:9001"));
+        let server = metrics.server("chat", &address("[::1]:9001"));
         server.failed(Reason::BackendTimeout);
         let labels = [("upstream", "chat"), ("server", "[::1]:9001"), ("reason", "backend-timeout")];
         assert_eq!(value(&metrics, "wsgate_backend_failures_total", &labels), Some(1.0));

@@ -147,11 +147,14 @@ mod tests {
         assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
     }
 
+    static SERVER: std::sync::LazyLock<crate::address::Address> =
+        std::sync::LazyLock::new(|| "127.0.0.1:9001".parse().unwrap());
+
     fn opened() -> Opened<'static> {
         Opened {
             request: request(),
             upstream: "chat",
-            server: "127.0.0.1:9001".parse().unwrap(),
+            server: &SERVER,
             spoken: "8",
             subprotocol: None,
             extensions: None,

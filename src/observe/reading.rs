@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn failures_are_those_of_one_server() {
         let metrics = Metrics::new();
-        metrics.server("chat", "127.0.0.1:9001".parse().unwrap()).failed(Reason::BackendTimeout);
+        metrics.server("chat", &"127.0.0.1:9001".parse().unwrap()).failed(Reason::BackendTimeout);
         let reading = Reading::take(&metrics);
         assert_eq!(reading.failures("chat", "127.0.0.1:9001"), counts(&[("backend-timeout", 1)]));
         assert_eq!(reading.failures("chat", "127.0.0.1:9002"), Counts::default());

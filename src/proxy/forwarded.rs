@@ -1,19 +1,17 @@
 //! Where a plain request came from, in the fields that backends read. The same rules as for upgrades, on Pingora's header.
 
-use std::net::SocketAddr;
-
 use pingora::Result;
 use pingora::http::RequestHeader;
 
-use crate::dial::head::{BELIEVED_OF_A_PROXY, Trust};
+use crate::address::ClientAddr;
+use crate::dial::head::{self, BELIEVED_OF_A_PROXY, Trust};
 
 /// # Errors
 /// Never for values that a parsed head can hold; Pingora's own signature has one.
-pub fn set(header: &mut RequestHeader, client: SocketAddr, host: Option<&str>, trust: Trust) -> Result<()> {
-    let address = client.ip().to_canonical();
-    let node = if address.is_ipv4() { address.to_string() } else { format!("\"[{address}]\"") };
+pub fn set(header: &mut RequestHeader, client: ClientAddr, host: Option<&str>, trust: Trust) -> Result<()> {
+    let (address, node) = head::names(client.ip());
     let named = host.map(|host| format!("host=\"{host}\";")).unwrap_or_default();
-    extend(header, "X-Forwarded-For", &address.to_string(), trust)?;
+    extend(header, "X-Forwarded-For", &address, trust)?;
     extend(header, "Forwarded", &format!("for={node};{named}proto=http"), trust)?;
     for (name, own) in [("X-Forwarded-Proto", Some("http")), ("X-Forwarded-Host", host)] {
         let said = trust == Trust::Proxy && header.headers.contains_key(name);

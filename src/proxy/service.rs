@@ -1,7 +1,6 @@
 //! `ProxyHttp` for plain requests: one call a phase, and what a request carries from phase to phase.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +14,10 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{failure, forwarded};
+use crate::address::{Address, ClientAddr};
 use crate::answer;
 use crate::dial::head::Trust;
-use crate::generation::{Current, Generation};
+use crate::generation::{Current, Generation, UpstreamHandle};
 use crate::observe::event::{Answered, Request, RequestId};
 use crate::policy::Permit;
 use crate::reason::{By, Reason};
@@ -31,11 +31,13 @@ pub struct PlainProxy {
 /// What the edge knows of a request that it hands over. Texts are for the log.
 pub struct Ticket {
     pub generation: Arc<Generation>,
+    /// The servers that it may go to.
+    pub upstream: Arc<UpstreamHandle>,
     pub permit: Permit,
     pub id: RequestId,
     /// Index of the listener.
     pub listener: usize,
-    pub client: SocketAddr,
+    pub client: ClientAddr,
     pub trust: Trust,
     pub at: Instant,
     pub method: String,
@@ -83,7 +85,7 @@ impl Context {
 
     fn server(&self) -> Option<&Server> {
         let ticket = self.ticket.as_ref()?;
-        ticket.generation.upstream(&ticket.permit).cluster.servers().get(self.server?)
+        ticket.upstream.cluster.servers().get(self.server?)
     }
 }
 
@@ -116,10 +118,10 @@ impl ProxyHttp for PlainProxy {
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
         let mut tried = std::mem::take(&mut context.tried);
         let ticket = context.ticket()?;
-        let cluster = &ticket.generation.upstream(&ticket.permit).cluster;
+        let cluster = &ticket.upstream.cluster;
         let picked = cluster.pick_for_request(&ticket.permit, &mut tried, Instant::now());
         let (index, server) = picked.or_else(|_| Error::e_explain(ErrorType::HTTPStatus(503), "no server is left"))?;
-        let mut peer = HttpPeer::new(server.address(), false, String::new());
+        let mut peer = peer(server.address())?;
         let rules = cluster.rules();
         peer.options.connection_timeout = Some(rules.connect_timeout);
         peer.options.total_connection_timeout = Some(rules.connect_timeout);
@@ -145,7 +147,8 @@ impl ProxyHttp for PlainProxy {
         }
         // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1, which may not (RFC 9112 §3.2).
         if let (None, Some(server)) = (&ticket.host, context.server()) {
-            header.insert_header("Host", server.address().to_string())?;
+            let host = server.address().ip().map_or("localhost".to_owned(), |address| address.to_string());
+            header.insert_header("Host", host)?;
         }
         forwarded::set(header, ticket.client, ticket.host.as_deref(), ticket.trust)
     }
@@ -161,7 +164,7 @@ impl ProxyHttp for PlainProxy {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "101 to a request that is no upgrade");
         }
         if let (Some(server), Ok(ticket)) = (context.server, context.ticket()) {
-            ticket.generation.upstream(&ticket.permit).reached(server);
+            ticket.upstream.reached(server);
         }
         Ok(())
     }
@@ -206,8 +209,7 @@ impl ProxyHttp for PlainProxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         self.count_failure(context, &error);
-        let tries =
-            context.ticket().map_or(0, |ticket| ticket.generation.upstream(&ticket.permit).cluster.rules().tries);
+        let tries = context.ticket().map_or(0, |ticket| ticket.upstream.cluster.rules().tries);
         error.set_retry(context.tried.count() < tries);
         error
     }
@@ -249,6 +251,16 @@ impl ProxyHttp for PlainProxy {
     }
 }
 
+fn peer(address: &Address) -> Result<HttpPeer> {
+    match address {
+        Address::Ip(address) => Ok(HttpPeer::new(address, false, String::new())),
+        Address::Unix(path) => match path.to_str() {
+            Some(path) => HttpPeer::new_uds(path, false, String::new()),
+            None => Error::e_explain(ErrorType::SocketError, "the path of a Unix socket is text in the configuration"),
+        },
+    }
+}
+
 /// How long an unused connection to a backend is kept for the next request.
 const IDLE_BACKEND_CONNECTION: Duration = Duration::from_secs(60);
 
@@ -257,7 +269,7 @@ impl PlainProxy {
     fn count_failure(&self, context: &Context, error: &Error) {
         let reason = failure::reason(error).filter(|reason| reason.by() == By::Backend);
         let (Some(server), Ok(ticket), Some(reason)) = (context.server, context.ticket(), reason) else { return };
-        let upstream = ticket.generation.upstream(&ticket.permit);
+        let upstream = &ticket.upstream;
         if failure::is_of_connecting(error) {
             upstream.not_reached(server, reason, Instant::now());
         } else {

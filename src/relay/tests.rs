@@ -116,13 +116,16 @@ impl Bench {
     }
 }
 
+static SERVER: std::sync::LazyLock<crate::address::Address> =
+    std::sync::LazyLock::new(|| "192.0.2.1:1".parse().unwrap());
+
 fn opened() -> Opened<'static> {
-    let client = "192.0.2.1:1".parse().unwrap();
+    let client: std::net::SocketAddr = "192.0.2.1:1".parse().unwrap();
     let request = Request {
         id: RequestId(1),
         listener: "l",
         route: Some("r"),
-        client,
+        client: client.into(),
         method: "GET",
         host: None,
         path: "/",
@@ -133,7 +136,7 @@ fn opened() -> Opened<'static> {
     Opened {
         request,
         upstream: "u",
-        server: client,
+        server: &SERVER,
         spoken: "13",
         subprotocol: None,
         extensions: None,
@@ -355,7 +358,7 @@ async fn a_peer_that_takes_nothing_is_given_up_together_with_what_waits_for_it()
 /// With what the runtime adds, a task is rounded up to 128 bytes, so a field more may cost as much.
 #[test]
 fn a_tunnel_is_small() {
-    let bytes = size_of::<Relay<tokio::net::TcpStream, tokio::net::TcpStream>>();
+    let bytes = size_of::<Relay<crate::stream::Stream, crate::stream::Stream>>();
     assert!(bytes <= 544, "{bytes} bytes");
 }
 

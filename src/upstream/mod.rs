@@ -5,12 +5,12 @@ mod balance;
 mod server;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::address::Address;
 use crate::config::model;
 use crate::dialect::Dialect;
 use crate::policy::Permit;
@@ -33,7 +33,7 @@ pub struct Cluster {
 #[derive(Debug, Default)]
 pub struct Registry {
     /// By the upstream's name and the server's address.
-    states: Mutex<HashMap<(String, SocketAddr), Arc<State>>>,
+    states: Mutex<HashMap<(String, Address), Arc<State>>>,
     /// By the upstream's name.
     turns: Mutex<HashMap<String, Turns>>,
 }
@@ -49,7 +49,7 @@ struct Turns {
 /// What a registry no longer knows.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Forgotten {
-    pub servers: Vec<(String, SocketAddr)>,
+    pub servers: Vec<(String, Address)>,
     /// Of which no server is left.
     pub upstreams: Vec<String>,
 }
@@ -67,8 +67,8 @@ pub struct Picked<'c> {
 }
 
 impl Registry {
-    fn state(&self, upstream: &str, address: SocketAddr) -> Arc<State> {
-        Arc::clone(self.states.lock().entry((upstream.to_owned(), address)).or_default())
+    fn state(&self, upstream: &str, address: &Address) -> Arc<State> {
+        Arc::clone(self.states.lock().entry((upstream.to_owned(), address.clone())).or_default())
     }
 
     /// The balancer of the configuration before, as long as the same servers take turns in the same way: begun anew at each
@@ -87,9 +87,10 @@ impl Registry {
     }
 
     /// Every server with a live tunnel, whether or not a cluster still has it: upstream, address and number of tunnels.
-    pub fn with_tunnels(&self) -> Vec<(String, SocketAddr, usize)> {
+    pub fn with_tunnels(&self) -> Vec<(String, Address, usize)> {
         let states = self.states.lock();
-        let all = states.iter().map(|((upstream, address), state)| (upstream.clone(), *address, state.tunnels()));
+        let all =
+            states.iter().map(|((upstream, address), state)| (upstream.clone(), address.clone(), state.tunnels()));
         all.filter(|(_, _, tunnels)| *tunnels > 0).collect()
     }
 
@@ -99,7 +100,7 @@ impl Registry {
         self.turns.lock().retain(|_, turns| turns.balancer.strong_count() > 0);
         let mut states = self.states.lock();
         let unused = states.extract_if(|_, state| !State::is_in_use(state));
-        let servers: Vec<(String, SocketAddr)> = unused.map(|(server, _)| server).collect();
+        let servers: Vec<(String, Address)> = unused.map(|(server, _)| server).collect();
         let mut upstreams: Vec<String> = servers.iter().map(|(upstream, _)| upstream.clone()).collect();
         upstreams.sort_unstable();
         upstreams.dedup();
@@ -113,7 +114,7 @@ impl Cluster {
         let servers: Vec<Server> = rules
             .servers
             .iter()
-            .map(|server| Server::new(server, registry.state(&rules.name, server.address)))
+            .map(|server| Server::new(server, registry.state(&rules.name, &server.address)))
             .collect();
         let listed = match &rules.versions {
             model::Spoken::Listed(list) => list.as_slice().into(),

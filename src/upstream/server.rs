@@ -1,6 +1,5 @@
 //! One server: its live tunnels and its standing.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,15 +7,17 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Change;
+use crate::address::Address;
 use crate::config::model;
 use crate::dialect::Dialect;
 use crate::limits::{Slot, Slots};
 
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
+    address: Address,
     /// At least 1.
     weight: u32,
+    max_tunnels: Option<usize>,
     slots: Slots,
     state: Arc<State>,
     /// What it was heard to speak, where it was asked. A new configuration asks anew.
@@ -80,15 +81,26 @@ impl TunnelSlot {
 impl Server {
     pub(super) fn new(rules: &model::Server, state: Arc<State>) -> Server {
         let slots = state.slots.with_limit(rules.max_tunnels);
-        Server { address: rules.address, weight: rules.weight, slots, state, learned: Mutex::default() }
+        Server {
+            address: rules.address.clone(),
+            weight: rules.weight,
+            max_tunnels: rules.max_tunnels,
+            slots,
+            state,
+            learned: Mutex::default(),
+        }
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     pub fn weight(&self) -> u32 {
         self.weight
+    }
+
+    pub fn max_tunnels(&self) -> Option<usize> {
+        self.max_tunnels
     }
 
     /// Live tunnels, those of earlier configurations included.

@@ -13,7 +13,7 @@ fn rules(balance: Balance, servers: &[(u32, Option<usize>)]) -> model::Upstream 
         .iter()
         .zip(9001..)
         .map(|(&(weight, max_tunnels), port)| model::Server {
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
             weight,
             max_tunnels,
         })
@@ -171,13 +171,13 @@ fn turns_go_on_through_a_reload_and_begin_anew_with_other_servers() {
 fn a_server_is_forgotten_when_no_cluster_has_it_and_no_tunnel_goes_to_it() {
     let registry = Registry::default();
     let one = Cluster::new(&rules(Balance::LeastTunnels, &[(1, None)]), &registry);
-    let address = one.servers()[0].address();
+    let address = one.servers()[0].address().clone();
     let tunnel = one.servers()[0].take_slot();
     assert_eq!(registry.forget_unused(), Forgotten::default());
     drop(one);
     // A tunnel alone keeps it, so that its count is found again when the server comes back.
     assert_eq!(registry.forget_unused(), Forgotten::default());
-    assert_eq!(registry.with_tunnels(), [("u".to_owned(), address, 1)]);
+    assert_eq!(registry.with_tunnels(), [("u".to_owned(), address.clone(), 1)]);
     let back = Cluster::new(&rules(Balance::LeastTunnels, &[(1, None)]), &registry);
     assert_eq!(back.servers()[0].tunnels(), 1);
     drop((back, tunnel));

@@ -1,10 +1,11 @@
-//! Addresses: IP and port, as listeners bind them and servers are dialled. It resolves no names.
+//! Addresses: IP and port, or a Unix socket, as listeners bind them and servers are dialled. It resolves no names.
 
 use std::net::{IpAddr, SocketAddr};
 
 use toml::Spanned;
 
 use super::findings::Findings;
+use crate::address::{Address, AddressError};
 use crate::config::problem::{Problem, ProblemCode};
 
 /// An address to listen on; port 0 lets the system choose.
@@ -13,15 +14,27 @@ pub fn to_listen(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<
 }
 
 /// An address to connect to.
-pub fn to_dial(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<SocketAddr> {
+pub fn to_dial(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<Address> {
+    if text.get_ref().starts_with("unix:") {
+        return socket(findings, text);
+    }
     let address = parsed(findings, text)?;
     if address.port() == 0 {
         let problem = bad_address(text).label("no server listens on port 0");
         findings.report(problem);
         return None;
     }
-    Some(address)
+    Some(address.into())
 }
+
+fn socket(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<Address> {
+    let parsed = text.get_ref().parse();
+    parsed
+        .map_err(|error: AddressError| findings.report(bad_address(text).label(error.to_string()).hint(UNIX_HINT)))
+        .ok()
+}
+
+const UNIX_HINT: &str = "a Unix socket is written with its whole path: `unix:/run/app.sock`";
 
 fn parsed(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<SocketAddr> {
     let address = text.get_ref().parse().ok();
@@ -39,6 +52,9 @@ fn bad_address(text: &Spanned<String>) -> Problem {
 
 /// What the author could write instead.
 fn hint(text: &str) -> String {
+    if text.starts_with('/') {
+        return UNIX_HINT.to_owned();
+    }
     if text.contains("://") {
         return "write the address alone, without a scheme".to_owned();
     }

@@ -1,6 +1,5 @@
 //! `[[upstream]]`. It does not know which routes use it.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -9,6 +8,7 @@ use super::address;
 use super::findings::Findings;
 use super::name::name;
 use super::versions::spoken;
+use crate::address::Address;
 use crate::config::bounds;
 use crate::config::file;
 use crate::config::model::{Balance, Health, HealthCheck, Server, Upstream};
@@ -52,7 +52,7 @@ fn servers(findings: &mut Findings<'_>, given: &file::Upstream, table: &Range<us
         let problem = Problem::new(ProblemCode::EmptyList, list.span(), "empty list").label("no server at all");
         findings.report(problem.hint("an upstream has at least one server"));
     }
-    let mut seen: Vec<(Range<usize>, SocketAddr)> = Vec::new();
+    let mut seen: Vec<(Range<usize>, Address)> = Vec::new();
     let mut servers = Vec::new();
     for entry in list.get_ref() {
         let Some(server) = server(findings, entry) else {
@@ -66,7 +66,7 @@ fn servers(findings: &mut Findings<'_>, given: &file::Upstream, table: &Range<us
                 .hint("give one server more of the load with `weight`");
             findings.report(problem);
         }
-        seen.push((entry.span(), server.address));
+        seen.push((entry.span(), server.address.clone()));
         servers.push(server);
     }
     let all_right = findings.problems.len() == before;
