@@ -51,6 +51,16 @@ pub const DRAIN_TIMEOUT: Preset<Duration> = preset(secs(30), bounds(secs(0), sec
 
 pub const ADMIN_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
+/// Below 32 a client could be a whole provider.
+pub const IPV6_PREFIX: Preset<u8> = preset(64, bounds(32, 128));
+pub const LIMITED_CLIENTS: Preset<usize> = preset(100_000, bounds(1_000, 10_000_000));
+pub const SHARED_TIMEOUT: Preset<Duration> = preset(ms(50), bounds(ms(1), secs(5)));
+pub const SHARED_RETRY: Preset<Duration> = preset(secs(1), bounds(ms(10), secs(5 * MINUTE)));
+pub const SHARED_LEASE: Preset<Duration> = preset(secs(10), bounds(secs(1), secs(10 * MINUTE)));
+pub const SHARED_PREFIX_DEFAULT: &str = "wsgate:";
+pub const SHARED_PREFIX_BYTES_MAX: usize = 64;
+
+pub const CONNECTIONS_PER_CLIENT: Bounds<u32> = bounds(1, 1_000_000);
 pub const MAX_CONNECTIONS: Preset<usize> = preset(20_000, bounds(1, 10_000_000));
 pub const HEADER_TIMEOUT: Preset<Duration> = preset(secs(5), bounds(ms(10), secs(5 * MINUTE)));
 /// For a request's head and for a backend's answer.
@@ -71,7 +81,7 @@ pub const MAX_MESSAGE: Bounds<u64> = bounds(125, 16 * GIB);
 pub const BRIDGE_MAX_MESSAGE: Preset<u64> = preset(4 * MIB, bounds(125, GIB));
 
 pub const TUNNELS: Bounds<usize> = bounds(1, 10_000_000);
-pub const TUNNELS_PER_CLIENT: Bounds<usize> = bounds(1, 1_000_000);
+pub const TUNNELS_PER_CLIENT: Bounds<u32> = bounds(1, 1_000_000);
 pub const RATE_COUNT: Bounds<u32> = bounds(1, 1_000_000);
 
 pub const CONNECT_TIMEOUT: Preset<Duration> = preset(secs(2), bounds(ms(10), secs(MINUTE)));

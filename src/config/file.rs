@@ -21,6 +21,7 @@ pub struct File {
     pub gateway: Gateway,
     pub admin: Admin,
     pub log: Log,
+    pub limits: ClientLimits,
     pub listener: Tables<Listener>,
     pub route: Tables<Route>,
     pub upstream: Tables<Upstream>,
@@ -59,10 +60,31 @@ pub struct Log {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub struct ClientLimits {
+    pub ipv6_prefix: Whole,
+    pub clients: Whole,
+    pub exempt: Texts,
+    pub shared: SharedLimits,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SharedLimits {
+    pub redis: Text,
+    pub password_file: Text,
+    pub timeout: Text,
+    pub retry: Text,
+    pub lease: Text,
+    pub prefix: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Listener {
     pub name: Text,
     pub listen: Text,
     pub max_connections: Whole,
+    pub connections_per_client: Whole,
     pub header_timeout: Text,
     pub header_limit: Text,
     pub body_timeout: Text,

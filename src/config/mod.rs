@@ -289,8 +289,15 @@ upgrade_socket = '/run/x\"y'
 access = '/var/log/wsgate/access.log'
 [admin]
 listen = 'off'
+[limits]
+exempt = ['10.0.0.0/8']
+[limits.shared]
+redis = 'redis://:p%22w@[::1]:6379/1'
+password_file = '/etc/x y'
+prefix = '~'
 [[listener]]
 name = 'six'
+connections_per_client = 3
 listen = '[::]:443'
 trusted_proxies = ['10.0.0.0/8', '2001:db8::/32']
 [[route]]

@@ -19,6 +19,7 @@ pub struct Config {
     pub gateway: Gateway,
     pub admin: Admin,
     pub log: Log,
+    pub limits: Limits,
     pub listeners: Vec<Listener>,
     /// In file order: the first route that matches a request is the one that decides.
     pub routes: Vec<Route>,
@@ -91,12 +92,49 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
+/// What holds for the limits of single clients, wherever they are set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// How much of an IPv6 address says who it is; 32 to 128.
+    pub ipv6_prefix: u8,
+    /// Clients whose rate is known at once, for each route that limits it.
+    pub clients: usize,
+    /// Clients without limits of their own.
+    pub exempt: Vec<IpNet>,
+    pub shared: SharedLimits,
+}
+
+/// Where a fleet of gateways counts its clients together.
+#[derive(Clone, PartialEq)]
+pub struct SharedLimits {
+    /// The URL, which the crate `redis` can read; it may have a password. `None`: each gateway counts for itself.
+    pub redis: Option<String>,
+    pub password_file: Option<PathBuf>,
+    /// How long a handshake waits for an answer.
+    pub timeout: Duration,
+    /// How long after a failure it is tried again.
+    pub retry: Duration,
+    /// How long the tunnels of a gateway count that is not heard of any more.
+    pub lease: Duration,
+    /// What every key there begins with.
+    pub prefix: String,
+}
+
+/// Without the password.
+impl fmt::Debug for SharedLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedLimits").field("is_set", &self.redis.is_some()).field("prefix", &self.prefix).finish()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     pub name: String,
     pub listen: SocketAddr,
     /// Open client connections, tunnels included, at most.
     pub max_connections: usize,
+    /// Of one client, as the limit of all.
+    pub connections_per_client: Option<u32>,
     /// From the first byte of a request head (or the accept) to its end.
     pub header_timeout: Duration,
     /// Bytes of a request head, at most.
@@ -281,7 +319,7 @@ pub enum OnRemove {
 pub struct RouteLimits {
     /// Open tunnels of the route.
     pub tunnels: Option<usize>,
-    pub tunnels_per_client: Option<usize>,
+    pub tunnels_per_client: Option<u32>,
     pub handshakes_per_client: Option<Rate>,
 }
 

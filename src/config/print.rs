@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::choice::Choice;
-use super::model::{AccessLog, Config, Gateway, Health, Listener, Log, Route, Server, Spoken, Upstream};
+use super::model::{AccessLog, Config, Gateway, Health, Limits, Listener, Log, Route, Server, Spoken, Upstream};
 use super::units::{format_duration, format_rate, format_size};
 use crate::dialect::Dialect;
 
@@ -23,6 +23,7 @@ pub fn print(config: &Config) -> String {
         },
     );
     page.log(&config.log);
+    page.limits(&config.limits);
     for listener in &config.listeners {
         page.listener(listener);
     }
@@ -99,11 +100,27 @@ impl Page<'_> {
         );
     }
 
+    fn limits(&mut self, limits: &Limits) {
+        self.section("[limits]");
+        self.set("ipv6_prefix", limits.ipv6_prefix);
+        self.set("clients", limits.clients);
+        self.set("exempt", list(&limits.exempt));
+        let shared = &limits.shared;
+        self.section("[limits.shared]");
+        self.set_or_note("redis", shared.redis.as_ref().map(quoted), "each gateway counts for itself");
+        self.set_or_note("password_file", shared.password_file.as_ref().map(|path| quoted(path.display())), "none");
+        self.set("timeout", duration(shared.timeout));
+        self.set("retry", duration(shared.retry));
+        self.set("lease", duration(shared.lease));
+        self.set("prefix", quoted(&shared.prefix));
+    }
+
     fn listener(&mut self, listener: &Listener) {
         self.section("[[listener]]");
         self.set("name", quoted(&listener.name));
         self.set("listen", quoted(listener.listen));
         self.set("max_connections", listener.max_connections);
+        self.set_or_note("connections_per_client", listener.connections_per_client, "no limit");
         self.set("header_timeout", duration(listener.header_timeout));
         self.set("header_limit", size(listener.header_limit as u64));
         self.set("body_timeout", duration(listener.body_timeout));

@@ -85,7 +85,7 @@ fn access_log(findings: &mut Findings<'_>, text: &Spanned<String>) -> AccessLog 
 }
 
 /// The gateway's working directory is not the operator's, so a relative path would be somewhere else.
-fn absolute_path(findings: &mut Findings<'_>, text: &Spanned<String>) -> PathBuf {
+pub fn absolute_path(findings: &mut Findings<'_>, text: &Spanned<String>) -> PathBuf {
     let path = Path::new(text.get_ref());
     if !path.is_absolute() || text.get_ref().ends_with('/') || text.get_ref().contains('\0') {
         let message = format!("bad file: `{}`", text.get_ref());

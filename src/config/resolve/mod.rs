@@ -4,8 +4,10 @@
 mod address;
 mod findings;
 mod gateway;
+mod limits;
 mod listener;
 mod name;
+mod network;
 mod route;
 mod together;
 mod upstream;
@@ -36,6 +38,7 @@ pub fn resolve(reading: &Reading, cores: NonZeroUsize) -> Resolution {
     let gateway = gateway::gateway(findings, &file.gateway, cores);
     let admin = gateway::admin(findings, &file.admin);
     let log = gateway::log(findings, &file.log);
+    let limits = limits::limits(findings, &file.limits);
     sections(findings, file, &reading.root);
 
     let listener_names = names(&file.listener, |listener| &listener.name);
@@ -74,6 +77,7 @@ pub fn resolve(reading: &Reading, cores: NonZeroUsize) -> Resolution {
             gateway,
             admin,
             log,
+            limits: limits?,
             listeners: listeners.into_iter().collect::<Option<_>>()?,
             routes: routes.into_iter().collect::<Option<_>>()?,
             upstreams: upstreams.into_iter().collect::<Option<_>>()?,

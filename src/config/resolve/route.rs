@@ -34,7 +34,6 @@ pub fn route(
     known: &Known<'_>,
 ) -> Option<Route> {
     let name = name(findings, &given.name, table, "name = \"chat\"");
-    let key = format!("route.{}", name.as_deref().unwrap_or_default());
     let listeners = listeners(findings, given, known);
     let hosts = patterns::<HostPattern>(findings, &given.hosts, ProblemCode::BadHost, "host");
     let paths = patterns::<PathPattern>(findings, &given.paths, ProblemCode::BadPath, "path");
@@ -48,7 +47,7 @@ pub fn route(
     if let (Some(versions), Some(upstream), Frames::Blind) = (&versions, spoken, tunnel.frames) {
         bridges(findings, given, table, versions, upstream);
     }
-    let limits = limits(findings, &given.limits, &key);
+    let limits = limits(findings, &given.limits);
     let paths = paths.map(|paths| match paths.as_slice() {
         [] => vec![PathPattern::root()],
         _ => paths,
@@ -270,18 +269,10 @@ fn with_context(problem: Problem, other: &file::Text, label: &str) -> Problem {
     }
 }
 
-fn limits(findings: &mut Findings<'_>, given: &file::Limits, key: &str) -> RouteLimits {
-    let limits = RouteLimits {
+fn limits(findings: &mut Findings<'_>, given: &file::Limits) -> RouteLimits {
+    RouteLimits {
         tunnels: findings.optional_whole(&given.tunnels, bounds::TUNNELS),
         tunnels_per_client: findings.optional_whole(&given.tunnels_per_client, bounds::TUNNELS_PER_CLIENT),
         handshakes_per_client: findings.rate(&given.handshakes_per_client),
-    };
-    if limits.tunnels_per_client.is_some() {
-        findings
-            .not_in_force(format!("{key}.limits.tunnels_per_client"), "a client may have as many tunnels as the route");
     }
-    if limits.handshakes_per_client.is_some() {
-        findings.not_in_force(format!("{key}.limits.handshakes_per_client"), "a client may open tunnels at any rate");
-    }
-    limits
 }

@@ -1,4 +1,4 @@
-//! How many at once: slots that are taken and given back by themselves. It does not know what a slot is for, and no clock.
+//! Slots that all share: how many at once. It does not know what a slot is for, and no clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
