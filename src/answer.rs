@@ -1,5 +1,7 @@
 //! The gateway's own answers: a reason in, the bytes of an HTTP/1.1 answer out. It does not know when they are sent.
 
+use std::time::Duration;
+
 use crate::handshake::VersionList;
 use crate::reason::Reason;
 
@@ -11,6 +13,17 @@ pub const CLIENT_GONE: u16 = 499;
 
 /// The whole answer. `versions` is what client and route could use, for the reasons that tell it (RFC 6455 §4.4).
 pub fn refusal(reason: Reason, versions: Option<&VersionList>) -> Vec<u8> {
+    let retry_after_s = reason.is_temporary().then_some(u64::from(RETRY_AFTER_S));
+    written(reason, versions, retry_after_s)
+}
+
+/// As [`refusal`], where it is known how long the client has to wait.
+pub fn refusal_until(reason: Reason, wait: Duration) -> Vec<u8> {
+    let part = u64::from(wait.subsec_nanos() > 0);
+    written(reason, None, Some((wait.as_secs() + part).max(1)))
+}
+
+fn written(reason: Reason, versions: Option<&VersionList>, retry_after_s: Option<u64>) -> Vec<u8> {
     let status = status(reason);
     let body = sentence(reason, versions);
     let mut head = format!("HTTP/1.1 {status} {}\r\n", phrase(status));
@@ -23,8 +36,8 @@ pub fn refusal(reason: Reason, versions: Option<&VersionList>) -> Vec<u8> {
     if let Some(numbers) = versions.and_then(VersionList::numbers) {
         head += &format!("Sec-WebSocket-Version: {numbers}\r\n");
     }
-    if reason.is_temporary() {
-        head += &format!("Retry-After: {RETRY_AFTER_S}\r\n");
+    if let Some(seconds) = retry_after_s {
+        head += &format!("Retry-After: {seconds}\r\n");
     }
     head += &format!(
         "Cache-Control: no-store\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n{body}",
@@ -72,6 +85,8 @@ fn sentence(reason: Reason, versions: Option<&VersionList>) -> String {
         Reason::LimitConnections | Reason::LimitTunnels | Reason::LimitBackendTunnels => {
             "Too many connections at the moment."
         }
+        Reason::LimitClientConnections | Reason::LimitClientTunnels => "You have too many connections.",
+        Reason::LimitClientHandshakes => "You connect too often.",
         Reason::Draining => "The gateway is shutting down.",
         Reason::BackendUnavailable => "No backend can be reached.",
         Reason::BackendTimeout => "The backend did not answer in time.",
@@ -145,6 +160,16 @@ mod tests {
             "HTTP/1.1 503 Service Unavailable\nConnection: close\nRetry-After: 5\nCache-Control: no-store\n\
              Content-Type: text/plain; charset=utf-8\nContent-Length: 30\n\nThe gateway is shutting down.\n",
         );
+    }
+
+    #[test]
+    fn a_wait_that_is_known_is_told_in_whole_seconds() {
+        for (wait_ms, expected) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_500, 60)] {
+            let answer = refusal_until(Reason::LimitClientHandshakes, Duration::from_millis(wait_ms));
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{answer}");
+            assert!(answer.contains(&format!("\r\nRetry-After: {expected}\r\n")), "{wait_ms} ms: {answer}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::bridge::{Binary, Terms};
 use crate::config::Config;
 use crate::config::model;
 use crate::dialect::Dialect;
-use crate::limits::Slots;
+use crate::limits::{Buckets, ClientRules, ClientSlots, Handshakes, Journal, Pace, PerClient, Slots};
 use crate::observe::Observer;
 use crate::observe::metrics::{ListenerMetrics, RouteMetrics, ServerMetrics, Standing};
 use crate::policy::{Permit, Policy};
@@ -26,6 +26,7 @@ use crate::upstream::{Change, Cluster, Registry};
 pub struct Generation {
     pub config: Config,
     pub policy: Policy,
+    pub clients: ClientRules,
     /// As `config.listeners`.
     pub listeners: Vec<ListenerHandle>,
     /// As `config.routes`.
@@ -37,6 +38,7 @@ pub struct Generation {
 pub struct ListenerHandle {
     pub name: String,
     pub connections: Slots,
+    pub connections_per_client: ClientSlots,
     metrics: ListenerMetrics,
 }
 
@@ -44,6 +46,7 @@ pub struct ListenerHandle {
 pub struct RouteHandle {
     pub name: String,
     pub tunnels: Slots,
+    pub per_client: PerClient,
     pub roster: Roster,
     pub rules: Arc<Rules>,
     /// In place of `rules` where a side has no frames, so that messages are collected.
@@ -143,6 +146,12 @@ pub struct Lasting {
     servers: Registry,
     connections: NamedSlots,
     tunnels: NamedSlots,
+    client_connections: NamedClientSlots,
+    client_tunnels: NamedClientSlots,
+    /// By route.
+    client_handshakes: Mutex<HashMap<String, Arc<Buckets>>>,
+    /// Of the tunnels of clients.
+    pub journal: Arc<Journal>,
     /// By route.
     rosters: Mutex<HashMap<String, Roster>>,
 }
@@ -163,10 +172,34 @@ impl NamedSlots {
     }
 }
 
+/// As [`NamedSlots`], of each client.
+#[derive(Default)]
+struct NamedClientSlots {
+    named: Mutex<HashMap<String, ClientSlots>>,
+    journal: Option<Arc<Journal>>,
+}
+
+impl NamedClientSlots {
+    fn get(&self, name: &str, limit: Option<u32>) -> ClientSlots {
+        let mut named = self.named.lock();
+        let slots = named.entry(name.to_owned()).or_insert_with(|| ClientSlots::new(name, None, self.journal.clone()));
+        slots.with_limit(limit)
+    }
+
+    fn forget_unused(&self) {
+        self.named.lock().retain(|_, slots| slots.are_shared());
+    }
+}
+
 impl Lasting {
     pub fn new(observer: Arc<Observer>) -> Lasting {
+        let journal = Arc::<Journal>::default();
         Lasting {
             observer,
+            client_connections: NamedClientSlots::default(),
+            client_tunnels: NamedClientSlots { journal: Some(Arc::clone(&journal)), ..NamedClientSlots::default() },
+            client_handshakes: Mutex::default(),
+            journal,
             servers: Registry::default(),
             connections: NamedSlots::default(),
             tunnels: NamedSlots::default(),
@@ -186,10 +219,31 @@ impl Lasting {
         self.rosters.lock().values().cloned().collect()
     }
 
+    fn per_client(&self, route: &model::Route, clients: usize) -> PerClient {
+        let handshakes = route.limits.handshakes_per_client.map(|rate| {
+            let mut tables = self.client_handshakes.lock();
+            let table = tables.get(&route.name).filter(|table| table.is_for(clients)).cloned();
+            // Of another size, every bucket is full: to carry them over would be worth a moment's rest to the clients of it.
+            let buckets = table.unwrap_or_else(|| Arc::new(Buckets::new(clients)));
+            tables.insert(route.name.clone(), Arc::clone(&buckets));
+            Handshakes { buckets, pace: Pace::new(rate) }
+        });
+        let tunnels = self.client_tunnels.get(&route.name, route.limits.tunnels_per_client);
+        PerClient { tunnels, handshakes }
+    }
+
+    /// The tunnels of clients, of all routes that have or had some.
+    pub fn client_tunnels(&self) -> Vec<ClientSlots> {
+        self.client_tunnels.named.lock().values().cloned().collect()
+    }
+
     /// Forgets, with their series, the routes and servers that no generation has and no tunnel is left of. A listener is
     /// never gone while the process lives.
     fn forget_unused(&self) {
         let metrics = self.observer.metrics();
+        self.client_connections.forget_unused();
+        self.client_tunnels.forget_unused();
+        self.client_handshakes.lock().retain(|_, table| Arc::strong_count(table) > 1);
         for route in self.tunnels.forget_unused() {
             metrics.forget_route(&route);
             self.rosters.lock().remove(&route);
@@ -212,12 +266,14 @@ impl Generation {
         let listeners = config.listeners.iter().map(|listener| ListenerHandle {
             name: listener.name.clone(),
             connections: lasting.connections.get(&listener.name, Some(listener.max_connections)),
+            connections_per_client: lasting.client_connections.get(&listener.name, listener.connections_per_client),
             metrics: metrics.listener(&listener.name),
         });
         let routes = config.routes.iter().map(|route| {
             Arc::new(RouteHandle {
                 name: route.name.clone(),
                 tunnels: lasting.tunnels.get(&route.name, route.limits.tunnels),
+                per_client: lasting.per_client(route, config.limits.clients),
                 roster: lasting.roster(&route.name),
                 rules: Arc::new(rules(&route.tunnel)),
                 bridged_rules: Arc::new(bridged_rules(&route.tunnel, &route.bridge)),
@@ -228,6 +284,7 @@ impl Generation {
         let upstreams = config.upstreams.iter().map(|rules| Upstream::new(UpstreamHandle::new(rules, lasting)));
         let generation = Generation {
             policy: Policy::new(&config),
+            clients: ClientRules::new(&config.limits),
             listeners: listeners.collect(),
             routes: routes.collect(),
             upstreams: upstreams.collect(),
@@ -300,7 +357,9 @@ impl Current {
 
     /// New requests get `next` from here on. Returns the generation before, which lives until its last request is over.
     pub fn replace(&self, next: Arc<Generation>) -> Arc<Generation> {
-        self.generation.swap(next)
+        let before = self.generation.swap(next);
+        self.lasting.journal.nudge();
+        before
     }
 
     /// Brings the gauges up to date that mirror what slots and servers count by themselves.

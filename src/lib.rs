@@ -9,6 +9,7 @@ pub mod answer;
 pub mod bridge;
 pub mod config;
 pub mod dialect;
+pub mod fleet;
 pub mod generation;
 pub mod handshake;
 pub mod limits;

@@ -44,6 +44,9 @@ pub enum Reason {
     LimitConnections,
     LimitTunnels,
     LimitBackendTunnels,
+    LimitClientConnections,
+    LimitClientTunnels,
+    LimitClientHandshakes,
     Draining,
     // The backend, before its 101.
     BackendUnavailable,
@@ -140,7 +143,7 @@ const fn closing(code: &'static str, by: By, tells: Tells) -> Facts {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 49] = [
+    pub const ALL: [Reason; 52] = [
         Reason::HeadMalformed,
         Reason::HeadTooLarge,
         Reason::HeadTimeout,
@@ -166,6 +169,9 @@ impl Reason {
         Reason::LimitConnections,
         Reason::LimitTunnels,
         Reason::LimitBackendTunnels,
+        Reason::LimitClientConnections,
+        Reason::LimitClientTunnels,
+        Reason::LimitClientHandshakes,
         Reason::Draining,
         Reason::BackendUnavailable,
         Reason::BackendTimeout,
@@ -219,6 +225,9 @@ impl Reason {
             Reason::LimitConnections => refusal("limit-connections", 503, By::Gateway),
             Reason::LimitTunnels => refusal("limit-tunnels", 503, By::Gateway),
             Reason::LimitBackendTunnels => refusal("limit-backend-tunnels", 503, By::Gateway),
+            Reason::LimitClientConnections => refusal("limit-client-connections", 429, By::Client),
+            Reason::LimitClientTunnels => refusal("limit-client-tunnels", 429, By::Client),
+            Reason::LimitClientHandshakes => refusal("limit-client-handshakes", 429, By::Client),
             Reason::Draining => refusal("draining", 503, By::Operator),
             Reason::BackendUnavailable => refusal("backend-unavailable", 503, By::Backend),
             Reason::BackendTimeout => refusal("backend-timeout", 504, By::Backend),
@@ -294,7 +303,7 @@ impl Reason {
 
     /// Whether the same request may well pass a little later.
     pub fn is_temporary(self) -> bool {
-        self.status() == Some(503)
+        matches!(self.status(), Some(429 | 503))
     }
 }
 

@@ -22,6 +22,7 @@ use tracing::error;
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::edge::Edge;
+use crate::fleet::Fleet;
 use crate::generation::{Current, Lasting};
 use crate::lifecycle::handover::{self, Handed, Predecessor, TakeError};
 use crate::lifecycle::{Accepting, Lifecycle, Notifier, Signals};
@@ -130,10 +131,13 @@ fn add_services(
 ) {
     let conf = Arc::clone(&server.configuration);
     let proxy = Arc::new(http_proxy(&conf, PlainProxy::new(Arc::clone(current))));
+    let fleet = Arc::new(Fleet::new(Arc::clone(current)));
     for (index, socket) in sockets.listeners.into_iter().enumerate() {
-        let edge = Edge::new(index, Arc::clone(current), Arc::clone(lifecycle), Arc::clone(&proxy));
+        let (proxy, fleet) = (Arc::clone(&proxy), Arc::clone(&fleet));
+        let edge = Edge::new(index, Arc::clone(current), Arc::clone(lifecycle), proxy, fleet);
         server.add_service(EdgeService { edge: Arc::new(edge), bound: Some(socket), lifecycle: Arc::clone(lifecycle) });
     }
+    server.add_service(FleetService { fleet });
     if let Some(socket) = sockets.admin {
         let admin = Admin::new(Arc::clone(current), Arc::clone(lifecycle), started);
         server.add_service(AdminService::new(admin, socket, Arc::clone(lifecycle)));
@@ -163,6 +167,26 @@ impl PingoraService for EdgeService {
 
     fn name(&self) -> &str {
         "edge"
+    }
+}
+
+/// What the gateways of a fleet tell each other, on a thread of its own: no client waits for it.
+struct FleetService {
+    fleet: Arc<Fleet>,
+}
+
+#[async_trait]
+impl PingoraService for FleetService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        self.fleet.serve().await;
+    }
+
+    fn name(&self) -> &str {
+        "fleet"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
     }
 }
 

@@ -17,7 +17,7 @@ use wsgate::config::model::AccessLog as Target;
 use wsgate::dialect::Dialect;
 use wsgate::generation::RouteHandle;
 use wsgate::lifecycle::Lifecycle;
-use wsgate::limits::Slots;
+use wsgate::limits::{ClientSlots, PerClient, Slots};
 use wsgate::observe::event::{Opened, Request, RequestId};
 use wsgate::observe::{AccessLog, Metrics, Observer};
 use wsgate::reason::Reason;
@@ -331,6 +331,7 @@ fn relay(rules: &Arc<Rules>, client: DuplexStream, backend: DuplexStream) -> Rel
     let route = RouteHandle {
         name: "r".to_owned(),
         tunnels: slots.clone(),
+        per_client: PerClient { tunnels: ClientSlots::new("r", None, None), handshakes: None },
         roster,
         rules: Arc::clone(rules),
         bridged_rules: Arc::clone(rules),
@@ -344,8 +345,8 @@ fn relay(rules: &Arc<Rules>, client: DuplexStream, backend: DuplexStream) -> Rel
         route: Arc::new(route),
         observer: Arc::clone(&observer),
         held: Held {
-            connection: slots.take().unwrap(),
-            route: slots.take().unwrap(),
+            connection: slots.take().unwrap().into(),
+            route: slots.take().unwrap().into(),
             server: TunnelSlot::of(&slots),
             gauge: observer.opened(&opened()),
             membership,

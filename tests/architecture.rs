@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part and the parts it may use. A part that is not named in a row may not be used by it.
-const MAY_IMPORT: [(&str, &[&str]); 27] = [
+const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("address", &[]),
     ("dialect", &[]),
     ("config", &["address", "dialect"]),
@@ -28,6 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
             "roster",
         ],
     ),
+    ("fleet", &["config", "generation", "limits", "observe"]),
     ("logging", &["config"]),
     ("source", &["config"]),
     ("lifecycle", &["config", "generation", "reason", "roster"]),
@@ -44,6 +45,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
             "config",
             "dial",
             "dialect",
+            "fleet",
             "generation",
             "handshake",
             "lifecycle",
@@ -63,7 +65,19 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("admin", &["address", "config", "dialect", "generation", "lifecycle", "observe"]),
     (
         "server",
-        &["admin", "config", "edge", "generation", "lifecycle", "logging", "observe", "proxy", "reload", "source"],
+        &[
+            "admin",
+            "config",
+            "edge",
+            "fleet",
+            "generation",
+            "lifecycle",
+            "logging",
+            "observe",
+            "proxy",
+            "reload",
+            "source",
+        ],
     ),
     ("cli", &["answer", "config", "dialect", "handshake", "logging", "policy", "reason", "server", "source", "wire"]),
 ];

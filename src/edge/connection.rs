@@ -9,11 +9,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::arrival::Arrival;
 use super::head_reader::{self, Patience, Received};
 use super::refusal::{self, About, Client};
-use super::{Edge, plain, upgrade};
+use super::{Edge, admission, plain, upgrade};
 use crate::address::ClientAddr;
 use crate::generation::Generation;
 use crate::handshake::request::{Body, Head, HeadError, Intent};
-use crate::limits::Slot;
+use crate::limits::Occupied;
 use crate::reason::Reason;
 use crate::stream::Stream;
 
@@ -35,13 +35,14 @@ pub async fn serve(
     // Until the first head is dealt with.
     let mut arriving = Some(arriving);
     let mut generation = edge.current.load();
-    let mut connection = generation.listeners[edge.listener].connections.take();
-    if connection.is_none() {
-        let Some(_told) = edge.turned_away.take() else { return };
-        let arrival = Arrival::new(edge, &generation, client);
-        refusal::refuse(Client::Unread(&mut stream), &arrival, None, Reason::LimitConnections, None).await;
-        return;
-    }
+    let arrival = Arrival::new(edge, &generation, client);
+    let mut connection = match admission::connection(&arrival) {
+        Ok(occupied) => Some(occupied),
+        Err(reason) => {
+            let Some(_told) = edge.turned_away.take() else { return };
+            return refusal::refuse(Client::Unread(&mut stream), &arrival, None, reason, None).await;
+        }
+    };
     let mut patience = first_patience(edge, &generation);
     let mut buffer = BytesMut::new();
     loop {
@@ -103,7 +104,7 @@ async fn dispatch(
     mut stream: Stream,
     bytes: BytesMut,
     length: usize,
-    connection: &mut Option<Slot>,
+    connection: &mut Option<Occupied>,
     shutdown: &ShutdownWatch,
 ) -> Next {
     let head = match Head::parse(&bytes[..length]) {

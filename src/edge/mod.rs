@@ -2,6 +2,7 @@
 //! to upgrade is dealt with here; any other goes to pingora-proxy with its bytes, and the connection comes back.
 
 mod accept;
+mod admission;
 mod arrival;
 mod connection;
 mod greeting;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use pingora_proxy::HttpProxy;
 
+use crate::fleet::Fleet;
 use crate::generation::Current;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Slots;
@@ -30,12 +32,10 @@ pub struct Edge {
     current: Arc<Current>,
     lifecycle: Arc<Lifecycle>,
     proxy: Arc<HttpProxy<PlainProxy>>,
+    fleet: Arc<Fleet>,
     /// Connections over the cap that are still being told so.
     turned_away: Slots,
 }
-
-/// So many are told at once; a flood beyond it is closed without a word, because each word holds a descriptor for a while.
-const TURNED_AWAY_MAX: usize = 256;
 
 impl Edge {
     pub fn new(
@@ -43,7 +43,9 @@ impl Edge {
         current: Arc<Current>,
         lifecycle: Arc<Lifecycle>,
         proxy: Arc<HttpProxy<PlainProxy>>,
+        fleet: Arc<Fleet>,
     ) -> Edge {
-        Edge { listener, current, lifecycle, proxy, turned_away: Slots::new(Some(TURNED_AWAY_MAX)) }
+        let turned_away = Slots::new(Some(admission::TURNED_AWAY_MAX));
+        Edge { listener, current, lifecycle, proxy, fleet, turned_away }
     }
 }

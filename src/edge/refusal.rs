@@ -33,6 +33,22 @@ pub struct About<'a> {
     pub decision: &'a Decision,
 }
 
+/// Why a request is refused, and what else there is to say of that.
+#[derive(Clone, Copy)]
+pub struct Why<'d> {
+    pub reason: Reason,
+    /// For the log.
+    pub detail: Option<&'d str>,
+    /// How long it would be refused, where that is known.
+    pub wait: Option<Duration>,
+}
+
+impl From<Reason> for Why<'_> {
+    fn from(reason: Reason) -> Self {
+        Why { reason, detail: None, wait: None }
+    }
+}
+
 /// Answers, counts and logs one refused request.
 pub async fn refuse(
     client: Client<'_>,
@@ -41,11 +57,21 @@ pub async fn refuse(
     reason: Reason,
     detail: Option<&str>,
 ) {
+    refuse_for(client, arrival, about, Why { reason, detail, wait: None }).await;
+}
+
+/// As [`refuse`].
+pub async fn refuse_for(client: Client<'_>, arrival: &Arrival<'_>, about: Option<About<'_>>, why: Why<'_>) {
+    let Why { reason, detail, wait } = why;
     let versions = about.and_then(|about| arrival.generation.policy.advertised(about.decision, reason));
     let request = arrival.event(about.map(|about| about.head), about.and_then(|about| about.decision.route));
     let status = answer::status(reason);
     arrival.edge.current.observer().refused(&Refused { request, reason, status, detail });
-    send(client, &answer::refusal(reason, versions)).await;
+    let answer = match wait {
+        Some(wait) => answer::refusal_until(reason, wait),
+        None => answer::refusal(reason, versions),
+    };
+    send(client, &answer).await;
 }
 
 /// Sends the last bytes that a client gets.

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::admission;
 use super::arrival::Arrival;
 use super::greeting::Greeted;
 use super::question::Wish;
@@ -25,7 +26,7 @@ use crate::handshake::hixie::{DIGEST_BYTES, KEY3_BYTES, Numbers};
 use crate::handshake::request::Head;
 use crate::handshake::response::{Answer, AnswerBody};
 use crate::handshake::{Asked, extension};
-use crate::limits::Slot;
+use crate::limits::Occupied;
 use crate::observe::event::{Opened, Refused};
 use crate::policy::{Decision, Permit};
 use crate::reason::Reason;
@@ -40,7 +41,7 @@ pub struct Request<'a> {
     /// What came behind the head, in the same reads.
     pub early: &'a [u8],
     pub decision: Decision,
-    pub connection: Slot,
+    pub connection: Occupied,
 }
 
 /// An upgrade that may pass.
@@ -53,8 +54,8 @@ struct Admitted<'a> {
     digest: Option<[u8; DIGEST_BYTES]>,
     decision: Decision,
     permit: Permit,
-    connection: Slot,
-    route: Slot,
+    connection: Occupied,
+    route: Occupied,
     /// A drain waits for the handshake as it does for the tunnel.
     alive: TaskTrackerToken,
 }
@@ -70,12 +71,14 @@ pub async fn serve(arrival: &Arrival<'_>, mut stream: Stream, request: Request<'
             return refusal::refuse(client, arrival, Some(about), reason, None).await;
         }
     };
-    let Some(route) = arrival.generation.route(&permit).tunnels.take() else {
-        let client = Client::Unread(&mut stream);
-        let about = About { head: &head, decision: &decision };
-        return refusal::refuse(client, arrival, Some(about), Reason::LimitTunnels, None).await;
-    };
     let alive = arrival.edge.lifecycle.work();
+    let route = match admission::tunnel(arrival, &permit).await {
+        Ok(occupied) => occupied,
+        Err(why) => {
+            let about = About { head: &head, decision: &decision };
+            return refusal::refuse_for(Client::Unread(&mut stream), arrival, Some(about), why).await;
+        }
+    };
     let mut admitted =
         Admitted { head, early: early.to_vec(), key3: None, digest: None, decision, permit, connection, route, alive };
     if let Err(reason) = read_key3(arrival, &mut stream, &mut admitted).await {

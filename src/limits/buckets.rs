@@ -9,6 +9,7 @@
 //! little, pushes out its own kind and not the one who was just told to wait.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -56,8 +57,8 @@ impl Pace {
 pub struct Buckets {
     sets: Box<[Mutex<Set>]>,
     hasher: RandomState,
-    /// What times are counted from.
-    epoch: Instant,
+    /// What times are counted from: the first one that was heard of.
+    epoch: OnceLock<Instant>,
 }
 
 const PLACES: usize = 16;
@@ -73,10 +74,10 @@ struct Bucket {
 const EMPTY: Bucket = Bucket { client: Client::NOBODY, paid_until_ns: 0 };
 
 impl Buckets {
-    /// For about so many clients at once; it never takes more memory than at first. `now` is what no later time is before.
-    pub fn new(clients: usize, now: Instant) -> Buckets {
+    /// For about so many clients at once; it never takes more memory than at first.
+    pub fn new(clients: usize) -> Buckets {
         let sets = (0..clients.div_ceil(PLACES).max(1)).map(|_| Mutex::new([EMPTY; PLACES]));
-        Buckets { sets: sets.collect(), hasher: RandomState::new(), epoch: now }
+        Buckets { sets: sets.collect(), hasher: RandomState::new(), epoch: OnceLock::new() }
     }
 
     /// Takes one from the client's bucket.
@@ -119,7 +120,7 @@ impl Buckets {
     }
 
     fn since_epoch_ns(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(now.saturating_duration_since(*self.epoch.get_or_init(|| now)).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -148,8 +149,7 @@ mod tests {
 
     /// A table and the moment at which it was made.
     fn buckets(clients: usize) -> (Buckets, Instant) {
-        let now = Instant::now();
-        (Buckets::new(clients, now), now)
+        (Buckets::new(clients), Instant::now())
     }
 
     #[test]

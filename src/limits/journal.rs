@@ -37,6 +37,7 @@ struct Page {
     given_back: Vec<Told>,
     /// Some were thrown away.
     is_torn: bool,
+    is_nudged: bool,
     waker: Option<Waker>,
 }
 
@@ -50,19 +51,29 @@ pub struct Torn;
 impl Journal {
     /// Begins an empty page.
     pub fn open(&self) {
-        *self.page.lock() = Page { is_kept: true, ..Page::default() };
+        self.page.lock().begin(true);
     }
 
     pub fn close(&self) {
-        *self.page.lock() = Page::default();
+        self.page.lock().begin(false);
     }
 
-    /// All entries since the last time, as soon as there is one; at most so many.
+    /// Wakes the reader with no entry: something else happened that it wants to look at.
+    pub fn nudge(&self) {
+        let mut page = self.page.lock();
+        page.is_nudged = true;
+        page.wake();
+    }
+
+    /// All entries since the last time, as soon as there is one; at most so many, and none after a nudge.
     ///
     /// # Errors
     /// When entries were lost.
     pub fn poll_entries(&self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Vec<Told>, Torn>> {
         let mut page = self.page.lock();
+        if std::mem::take(&mut page.is_nudged) {
+            return Poll::Ready(Ok(Vec::new()));
+        }
         if page.is_torn {
             return Poll::Ready(Err(Torn));
         }
@@ -89,7 +100,18 @@ impl Journal {
         } else {
             page.given_back.push(told());
         }
-        if let Some(waker) = page.waker.take() {
+        page.wake();
+    }
+}
+
+impl Page {
+    /// What happened to the reader's notice of other things, a new page does not change.
+    fn begin(&mut self, is_kept: bool) {
+        *self = Page { is_kept, is_nudged: self.is_nudged, waker: self.waker.take(), ..Page::default() };
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
@@ -123,6 +145,15 @@ mod tests {
         journal.given_back(|| told(1));
         journal.close();
         journal.open();
+        assert_eq!(entries(&journal, 9), None);
+    }
+
+    #[test]
+    fn a_nudge_wakes_a_reader_of_nothing() {
+        let journal = Journal::default();
+        journal.nudge();
+        journal.open();
+        assert_eq!(entries(&journal, 9), Some(Ok(0)));
         assert_eq!(entries(&journal, 9), None);
     }
 

@@ -140,6 +140,16 @@ pub(super) const ACCESS_LOG_DROPPED: Row = row(
     &[],
     "Access log lines thrown away because the queue was full or the file could not be written.",
 );
+pub(super) const SHARED_LIMITS_UP: Row = row(
+    "wsgate_shared_limits_up",
+    &[],
+    "1 while clients are counted over all gateways, 0 while each counts for itself because Redis is of no use.",
+);
+pub(super) const SHARED_LIMITS_FAILURES: Row = row(
+    "wsgate_shared_limits_failures_total",
+    &["reason"],
+    "Times that Redis was of no use for shared limits, by why.",
+);
 pub(super) const BUILD_INFO: Row = row("wsgate_build_info", &["version", "revision"], "Always 1: which build runs.");
 
 /// Makes each family, registers it and keeps its row for [`Metrics::families`].

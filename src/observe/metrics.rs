@@ -26,6 +26,10 @@ pub const NO_CLOSE_CODE: &str = "none";
 /// The `version` labels: what a client can ask for.
 pub const VERSIONS: [&str; 8] = ["hixie-75", "0", "7", "8", "13", "other", "missing", "malformed"];
 
+/// The `reason` labels of a Redis that is of no use: no answer in time, no connection, an answer that is an error, and one that
+/// forgot what it was told.
+pub const SHARED_LIMITS_FAILURES: [&str; 4] = ["timeout", "connection", "answer", "lost"];
+
 /// The source revision, where the build was told.
 pub const REVISION: &str = match option_env!("WSGATE_REVISION") {
     Some(revision) => revision,
@@ -69,6 +73,8 @@ pub struct Metrics {
     pub(super) reload_successful: IntGauge,
     pub(super) reload_success_timestamp: IntGauge,
     handover_timestamp: IntGauge,
+    shared_limits_up: IntGaugeVec,
+    shared_limits_failures: IntCounterVec,
     /// Tunnels still open during a drain; 0 at any other time.
     pub drain_remaining: IntGauge,
     /// What [`super::AccessLog`] threw away.
@@ -163,6 +169,8 @@ impl Metrics {
             handover_timestamp: single_gauge(&define.gauge(families::HANDOVER_TIMESTAMP)),
             drain_remaining: single_gauge(&define.gauge(families::DRAIN_REMAINING)),
             access_log_dropped: define.counter(families::ACCESS_LOG_DROPPED).with_label_values(&NO_LABELS),
+            shared_limits_up: define.gauge(families::SHARED_LIMITS_UP),
+            shared_limits_failures: define.counter(families::SHARED_LIMITS_FAILURES),
             registry: define.registry,
             families: define.families,
         }
@@ -266,6 +274,24 @@ impl Metrics {
     pub fn reload_succeeded(&self, now: SystemTime) {
         self.reload_success_timestamp.set(unix_seconds(now));
         self.reload_successful.set(1);
+    }
+
+    /// Whether limits are shared with other gateways; `None` where the configuration does not ask for it, and nothing is
+    /// shown.
+    pub fn show_shared_limits(&self, is_up: Option<bool>) {
+        let Some(is_up) = is_up else {
+            self.shared_limits_up.reset();
+            return;
+        };
+        self.shared_limits_up.with_label_values(&NO_LABELS).set(i64::from(is_up));
+        for reason in SHARED_LIMITS_FAILURES {
+            self.shared_limits_failures.with_label_values(&[reason]);
+        }
+    }
+
+    /// `reason` is of [`SHARED_LIMITS_FAILURES`].
+    pub fn shared_limits_failed(&self, reason: &'static str) {
+        self.shared_limits_failures.with_label_values(&[reason]).inc();
     }
 
     /// The process took the sockets of another one over.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::generation::RouteHandle;
-use crate::limits::Slot;
+use crate::limits::Occupied;
 use crate::observe::metrics::NO_CLOSE_CODE;
 use crate::observe::{Closed, Observer, OpenTunnel, Passed, RequestId};
 use crate::reason::Reason;
@@ -24,8 +24,8 @@ pub struct Account {
 
 /// What an open tunnel occupies.
 pub struct Held {
-    pub connection: Slot,
-    pub route: Slot,
+    pub connection: Occupied,
+    pub route: Occupied,
     pub server: TunnelSlot,
     pub gauge: OpenTunnel,
     pub membership: Membership,

@@ -12,7 +12,7 @@ use crate::config::model::AccessLog as Target;
 use crate::dialect::Dialect;
 use crate::generation::RouteHandle;
 use crate::lifecycle::Lifecycle;
-use crate::limits::Slots;
+use crate::limits::{ClientSlots, PerClient, Slots};
 use crate::observe::event::{Opened, Request, RequestId};
 use crate::observe::{AccessLog, Metrics, Observer};
 use crate::roster::Roster;
@@ -60,6 +60,7 @@ impl Bench {
         let route = RouteHandle {
             name: "r".to_owned(),
             tunnels: slots.clone(),
+            per_client: PerClient { tunnels: ClientSlots::new("r", None, None), handshakes: None },
             roster: roster.clone(),
             rules: Arc::clone(&rules),
             bridged_rules: Arc::clone(&rules),
@@ -73,8 +74,8 @@ impl Bench {
             route: Arc::new(route),
             observer: Arc::clone(&observer),
             held: Held {
-                connection: slots.take().unwrap(),
-                route: slots.take().unwrap(),
+                connection: slots.take().unwrap().into(),
+                route: slots.take().unwrap().into(),
                 server: TunnelSlot::of(&slots),
                 gauge: observer.opened(&opened()),
                 membership: roster.join(),
