@@ -6,7 +6,7 @@
 BUILD_NEEDS = cc:gcc g++ make cmake:cmake
 TEST_NEEDS = $(BUILD_NEEDS) python3:python3 python3-venv node:nodejs npm:npm chromium:chromium promtool:prometheus \
              systemd-analyze:systemd strace:strace curl:curl ip:iproute2 \
-             ruby:ruby ruby-em-websocket ruby-websocket libprotocol-websocket-perl
+             redis-server:redis-server ruby:ruby ruby-em-websocket ruby-websocket libprotocol-websocket-perl
 BENCH_NEEDS = $(BUILD_NEEDS) python3-venv nginx:nginx-light haproxy:haproxy
 
 help:

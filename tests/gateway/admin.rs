@@ -116,7 +116,7 @@ fn status_counts_what_metrics_count() {
 #[test]
 fn status_has_the_fields_that_are_documented() {
     let backend = Backend::echo();
-    let gateway = Gateway::start(&route_to(&[backend.address()], "", "[route.limits]\nhandshakes_per_client = '9/s'"));
+    let gateway = Gateway::start(&route_to(&[backend.address()], "health.check = 'tcp'", ""));
     let documented = documented_fields();
     let mut found = BTreeMap::new();
     collect(&gateway.status(), "", &documented, &mut found);
@@ -174,7 +174,7 @@ fn collect(value: &Value, path: &str, documented: &BTreeMap<String, String>, fou
 #[test]
 fn status_shows_what_is_configured_and_what_is_happening() {
     let backend = Backend::echo();
-    let gateway = Gateway::start(&route_to(&[backend.address()], "", "[route.limits]\nhandshakes_per_client = '9/s'"));
+    let gateway = Gateway::start(&route_to(&[backend.address()], "health.check = 'tcp'", ""));
     let _tunnel = gateway.open();
     gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"13\"}", 1.0);
     let status = gateway.status();
@@ -183,8 +183,8 @@ fn status_shows_what_is_configured_and_what_is_happening() {
     assert_eq!(status["listeners"][0]["connections"], 1);
     assert_eq!(status["upstreams"][0]["servers"][0]["tunnels"], 1);
     assert_eq!(status["upstreams"][0]["servers"][0]["up"], true);
-    assert_eq!(status["not_in_force"], serde_json::json!(["route.r.limits.handshakes_per_client"]));
-    gateway.wait_for_log(|line| line["key"] == "route.r.limits.handshakes_per_client");
+    assert_eq!(status["not_in_force"], serde_json::json!(["upstream.u.health.check"]));
+    gateway.wait_for_log(|line| line["key"] == "upstream.u.health.check");
 }
 
 #[test]
