@@ -24,11 +24,17 @@ pub fn with_scratch<T>(act: impl FnOnce(&mut [u8]) -> T) -> T {
 pub struct Flow {
     // Both boxed, because a tunnel at rest should not pay for them.
     /// Read, but not to be passed on before more is read: less than a header or a control frame.
-    held: Option<Box<[u8]>>,
+    held: Option<Box<HeldBack>>,
     /// What the writer has not taken yet.
     spill: Option<Box<Spill>>,
     /// The writer was told that nothing more comes.
     is_shut: bool,
+}
+
+/// A thin pointer to a fat one: eight bytes less of every tunnel for an allocation more of few.
+#[derive(Debug)]
+struct HeldBack {
+    bytes: Box<[u8]>,
 }
 
 #[derive(Debug)]
@@ -69,9 +75,9 @@ impl Flow {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Poll<std::io::Result<Read>> {
-        let held = self.held.as_ref().map_or(0, |held| held.len());
-        if let Some(bytes) = &self.held {
-            scratch[..held].copy_from_slice(bytes);
+        let held = self.held.as_ref().map_or(0, |held| held.bytes.len());
+        if let Some(back) = &self.held {
+            scratch[..held].copy_from_slice(&back.bytes);
         }
         let mut buffer = ReadBuf::new(&mut scratch[held..]);
         std::task::ready!(Pin::new(reader).poll_read(cx, &mut buffer))?;
@@ -82,12 +88,12 @@ impl Flow {
 
     /// Keeps what was read and cannot be passed on yet.
     pub fn hold(&mut self, bytes: &[u8]) {
-        self.held = Some(bytes.into());
+        self.held = Some(Box::new(HeldBack { bytes: bytes.into() }));
     }
 
     /// What was kept, if anything: nobody waits for the rest of a frame any more.
     pub fn take_held(&mut self) -> Option<Box<[u8]>> {
-        self.held.take()
+        self.held.take().map(|held| held.bytes)
     }
 
     /// Writes behind what waits already.
