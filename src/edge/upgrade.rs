@@ -138,8 +138,10 @@ async fn connect(arrival: &Arrival<'_>, mut client: Stream, mut admitted: Admitt
     let wish = Wish::new(arrival, &admitted.permit, &admitted.head, admitted.key3);
     match reach::reach(arrival, &admitted.permit, &wish, &mut admitted.decision.noted).await {
         Ok(Reached::Switching(reached)) => open(arrival, client, admitted, reached).await,
-        Ok(Reached::Refused { reply, framing }) => relay_refusal(arrival, &mut client, &admitted, reply, framing).await,
+        Ok(Reached::Refused { reply, framing }) => relay_refusal(arrival, &mut client, admitted, reply, framing).await,
         Err(failure) => {
+            // There will be no tunnel, and a client that knows may ask again before it is done with this answer.
+            drop(admitted.route);
             let about = About { head: &admitted.head, decision: &admitted.decision };
             let detail = failure.detail.as_deref();
             refusal::refuse(Client::Unread(&mut client), arrival, Some(about), failure.reason, detail).await;
@@ -267,10 +269,12 @@ const PROBES: u32 = 3;
 async fn relay_refusal(
     arrival: &Arrival<'_>,
     client: &mut Stream,
-    admitted: &Admitted<'_>,
+    admitted: Admitted<'_>,
     reply: Reply,
     framing: AnswerBody,
 ) {
+    // As with any other answer that is no 101.
+    drop(admitted.route);
     let answer = reply.answer();
     let request = arrival.event(Some(&admitted.head), admitted.decision.route);
     let (reason, status) = (Reason::BackendRefused, answer.status);
