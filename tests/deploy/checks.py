@@ -25,7 +25,12 @@ DOCS = [METRICS_DOC, OPERATING_DOC, ROOT / "docs/out-of-scope.md"]
 # Labels that Prometheus adds at the scrape, and that of a histogram's buckets.
 SCRAPE_LABELS = {"job", "instance"}
 # Families that a quiet gateway does not show: they need a fault or a relaxed route.
-EVENT_ONLY = {"wsgate_would_refuse_total", "wsgate_backend_failures_total"}
+EVENT_ONLY = {
+    "wsgate_would_refuse_total",
+    "wsgate_backend_failures_total",
+    "wsgate_shared_limits_up",
+    "wsgate_shared_limits_failures_total",
+}
 # The drain, where a configuration does not name it.
 DRAIN_DEFAULT = {"delay": "0s", "timeout": "30s"}
 
