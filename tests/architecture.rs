@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part and the parts it may use. A part that is not named in a row may not be used by it.
-const MAY_IMPORT: [(&str, &[&str]); 28] = [
+const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("address", &[]),
     ("dialect", &[]),
     ("config", &["address", "dialect"]),
@@ -17,6 +17,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("answer", &["dialect", "handshake", "reason"]),
     ("policy", &["dialect", "handshake", "config", "reason"]),
     ("limits", &["config", "reason"]),
+    ("names", &["config"]),
     ("upstream", &["address", "config", "dialect", "policy", "reason", "limits"]),
     ("tunnel", &["bridge", "dialect", "reason", "wire"]),
     ("roster", &["reason"]),
@@ -29,6 +30,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
         ],
     ),
     ("fleet", &["config", "generation", "limits", "observe"]),
+    ("discover", &["config", "generation", "names", "observe"]),
     ("logging", &["config"]),
     ("source", &["config"]),
     ("lifecycle", &["config", "generation", "reason", "roster"]),
@@ -83,7 +85,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
 ];
 
 /// The parts that decide. They know no socket, no clock and no runtime.
-const PURE: [&str; 15] = [
+const PURE: &[&str] = &[
     "address",
     "dialect",
     "config",
@@ -94,6 +96,7 @@ const PURE: [&str; 15] = [
     "answer",
     "policy",
     "limits",
+    "names",
     "upstream",
     "tunnel",
     "roster",

@@ -61,6 +61,15 @@ pub const SHARED_PREFIX_DEFAULT: &str = "wsgate:";
 pub const SHARED_PREFIX_BYTES_MAX: usize = 64;
 
 pub const CONNECTIONS_PER_CLIENT: Bounds<u32> = bounds(1, 1_000_000);
+/// RFC 1035 §4.2.
+pub const DNS_PORT: u16 = 53;
+pub const RESOLV_CONF_DEFAULT: &str = "/etc/resolv.conf";
+pub const DNS_TIMEOUT: Preset<Duration> = preset(secs(2), bounds(ms(10), secs(MINUTE)));
+pub const DNS_ATTEMPTS: Preset<usize> = preset(2, bounds(1, 10));
+pub const DNS_MIN_TTL: Preset<Duration> = preset(secs(1), bounds(ms(100), secs(HOUR)));
+pub const DNS_MAX_TTL: Preset<Duration> = preset(secs(5 * MINUTE), bounds(ms(100), secs(DAY)));
+pub const DNS_EMPTY_AFTER: Preset<Duration> = preset(secs(30), bounds(secs(0), secs(DAY)));
+
 pub const MAX_CONNECTIONS: Preset<usize> = preset(20_000, bounds(1, 10_000_000));
 pub const HEADER_TIMEOUT: Preset<Duration> = preset(secs(5), bounds(ms(10), secs(5 * MINUTE)));
 /// For a request's head and for a backend's answer.

@@ -22,6 +22,7 @@ pub struct File {
     pub admin: Admin,
     pub log: Log,
     pub limits: ClientLimits,
+    pub dns: Dns,
     pub listener: Tables<Listener>,
     pub route: Tables<Route>,
     pub upstream: Tables<Upstream>,
@@ -76,6 +77,18 @@ pub struct SharedLimits {
     pub retry: Text,
     pub lease: Text,
     pub prefix: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    pub servers: Texts,
+    pub resolv_conf: Text,
+    pub timeout: Text,
+    pub attempts: Whole,
+    pub min_ttl: Text,
+    pub max_ttl: Text,
+    pub empty_after: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]

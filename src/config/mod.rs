@@ -2,6 +2,7 @@
 //! clock, and resolves no names. Nothing else in the gateway knows TOML.
 
 pub mod file;
+pub mod location;
 pub mod model;
 pub mod pattern;
 pub mod problem;

@@ -11,6 +11,8 @@ use ipnet::IpNet;
 use crate::address::Address;
 use crate::dialect::Dialect;
 
+use super::bounds;
+pub use super::location::Location;
 use super::pattern::{HostPattern, OriginPattern, PathPattern};
 
 /// A whole configuration. Indices between the lists (`Route::upstream`, `Route::listeners`) are always in range.
@@ -20,6 +22,7 @@ pub struct Config {
     pub admin: Admin,
     pub log: Log,
     pub limits: Limits,
+    pub dns: Dns,
     pub listeners: Vec<Listener>,
     /// In file order: the first route that matches a request is the one that decides.
     pub routes: Vec<Route>,
@@ -124,6 +127,37 @@ pub struct SharedLimits {
 impl fmt::Debug for SharedLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedLimits").field("is_set", &self.redis.is_some()).field("prefix", &self.prefix).finish()
+    }
+}
+
+/// How names of servers are resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    /// Those of `resolv_conf` when empty.
+    pub servers: Vec<SocketAddr>,
+    pub resolv_conf: PathBuf,
+    /// For an answer of the name servers, each time they are asked.
+    pub timeout: Duration,
+    /// How often they are asked before it counts as a failure; at least 1.
+    pub attempts: usize,
+    /// An answer holds for its TTL, and for neither less nor more than these. `min_ttl <= max_ttl`.
+    pub min_ttl: Duration,
+    pub max_ttl: Duration,
+    /// How long servers are kept of which name servers say that nobody is there.
+    pub empty_after: Duration,
+}
+
+impl Default for Dns {
+    fn default() -> Dns {
+        Dns {
+            servers: Vec::new(),
+            resolv_conf: bounds::RESOLV_CONF_DEFAULT.into(),
+            timeout: bounds::DNS_TIMEOUT.default,
+            attempts: bounds::DNS_ATTEMPTS.default,
+            min_ttl: bounds::DNS_MIN_TTL.default,
+            max_ttl: bounds::DNS_MAX_TTL.default,
+            empty_after: bounds::DNS_EMPTY_AFTER.default,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::choice::Choice;
-use super::model::{AccessLog, Config, Gateway, Health, Limits, Listener, Log, Route, Server, Spoken, Upstream};
+use super::model::{AccessLog, Config, Dns, Gateway, Health, Limits, Listener, Log, Route, Server, Spoken, Upstream};
 use super::units::{format_duration, format_rate, format_size};
 use crate::dialect::Dialect;
 
@@ -24,6 +24,7 @@ pub fn print(config: &Config) -> String {
     );
     page.log(&config.log);
     page.limits(&config.limits);
+    page.dns(&config.dns);
     for listener in &config.listeners {
         page.listener(listener);
     }
@@ -113,6 +114,17 @@ impl Page<'_> {
         self.set("retry", duration(shared.retry));
         self.set("lease", duration(shared.lease));
         self.set("prefix", quoted(&shared.prefix));
+    }
+
+    fn dns(&mut self, dns: &Dns) {
+        self.section("[dns]");
+        self.set_or_note("servers", list_of_some(&dns.servers), "those of resolv_conf");
+        self.set("resolv_conf", quoted(dns.resolv_conf.display()));
+        self.set("timeout", duration(dns.timeout));
+        self.set("attempts", dns.attempts);
+        self.set("min_ttl", duration(dns.min_ttl));
+        self.set("max_ttl", duration(dns.max_ttl));
+        self.set("empty_after", duration(dns.empty_after));
     }
 
     fn listener(&mut self, listener: &Listener) {

@@ -2,6 +2,7 @@
 //! reported. It does not know TOML syntax.
 
 mod address;
+mod dns;
 mod findings;
 mod gateway;
 mod limits;
@@ -39,6 +40,7 @@ pub fn resolve(reading: &Reading, cores: NonZeroUsize) -> Resolution {
     let admin = gateway::admin(findings, &file.admin);
     let log = gateway::log(findings, &file.log);
     let limits = limits::limits(findings, &file.limits);
+    let dns = dns::dns(findings, &file.dns);
     sections(findings, file, &reading.root);
 
     let listener_names = names(&file.listener, |listener| &listener.name);
@@ -78,6 +80,7 @@ pub fn resolve(reading: &Reading, cores: NonZeroUsize) -> Resolution {
             admin,
             log,
             limits: limits?,
+            dns,
             listeners: listeners.into_iter().collect::<Option<_>>()?,
             routes: routes.into_iter().collect::<Option<_>>()?,
             upstreams: upstreams.into_iter().collect::<Option<_>>()?,
