@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::config::model;
 use crate::dialect::Dialect;
 use crate::limits::{Buckets, ClientRules, ClientSlots, Handshakes, Journal, Pace, PerClient, Slots};
+use crate::names::Names;
 use crate::observe::Observer;
 use crate::observe::metrics::{ListenerMetrics, RouteMetrics, ServerMetrics, Standing};
 use crate::policy::{Permit, Policy};
@@ -59,8 +60,20 @@ pub struct RouteHandle {
 pub struct Upstream(ArcSwap<UpstreamHandle>);
 
 impl Upstream {
-    fn new(handle: UpstreamHandle) -> Upstream {
-        Upstream(ArcSwap::from_pointee(handle))
+    fn new(rules: &model::Upstream, lasting: &Lasting) -> Upstream {
+        Upstream(ArcSwap::from_pointee(UpstreamHandle::new(&lasting.names.resolve(rules), lasting)))
+    }
+
+    /// Takes the servers that names stand for by now. Returns whether they are others than before.
+    fn refresh(&self, rules: &model::Upstream, lasting: &Lasting) -> bool {
+        let (resolved, before) = (lasting.names.resolve(rules), self.now());
+        let is_other = before.cluster.rules().servers != resolved.servers;
+        if is_other {
+            let next = UpstreamHandle::new(&resolved, lasting);
+            next.cluster.remember(&before.cluster);
+            self.0.store(Arc::new(next));
+        }
+        is_other
     }
 
     /// As they are now. Whoever begins with them goes on with them, so that positions mean the same throughout.
@@ -143,6 +156,8 @@ impl UpstreamHandle {
 /// Counts, slots and health, which belong to the process.
 pub struct Lasting {
     pub observer: Arc<Observer>,
+    /// What names of servers stand for.
+    pub names: Names,
     servers: Registry,
     connections: NamedSlots,
     tunnels: NamedSlots,
@@ -154,6 +169,8 @@ pub struct Lasting {
     pub journal: Arc<Journal>,
     /// By route.
     rosters: Mutex<HashMap<String, Roster>>,
+    /// Upstreams that have series.
+    upstreams: Mutex<HashSet<String>>,
 }
 
 /// Slots by name, so that a new configuration finds the counts of the old one.
@@ -200,10 +217,12 @@ impl Lasting {
             client_tunnels: NamedClientSlots { journal: Some(Arc::clone(&journal)), ..NamedClientSlots::default() },
             client_handshakes: Mutex::default(),
             journal,
+            names: Names::default(),
             servers: Registry::default(),
             connections: NamedSlots::default(),
             tunnels: NamedSlots::default(),
             rosters: Mutex::default(),
+            upstreams: Mutex::default(),
         }
     }
 
@@ -238,8 +257,8 @@ impl Lasting {
     }
 
     /// Forgets, with their series, the routes and servers that no generation has and no tunnel is left of. A listener is
-    /// never gone while the process lives.
-    fn forget_unused(&self) {
+    /// never gone while the process lives, and an upstream of `config` is not gone while its names stand for nobody.
+    fn forget_unused(&self, config: &Config) {
         let metrics = self.observer.metrics();
         self.client_connections.forget_unused();
         self.client_tunnels.forget_unused();
@@ -248,12 +267,14 @@ impl Lasting {
             metrics.forget_route(&route);
             self.rosters.lock().remove(&route);
         }
-        let forgotten = self.servers.forget_unused();
-        for (upstream, address) in forgotten.servers {
+        for (upstream, address) in self.servers.forget_unused() {
             metrics.forget_server(&upstream, &address);
         }
-        for upstream in forgotten.upstreams {
-            metrics.forget_upstream(&upstream);
+        let mut upstreams = self.upstreams.lock();
+        upstreams.extend(config.upstreams.iter().map(|rules| rules.name.clone()));
+        let is_configured = |name: &String| config.upstreams.iter().any(|rules| rules.name == *name);
+        for gone in upstreams.extract_if(|name| !is_configured(name) && !self.servers.knows(name)) {
+            metrics.forget_upstream(&gone);
         }
     }
 }
@@ -281,7 +302,7 @@ impl Generation {
                 metrics: metrics.route(&route.name),
             })
         });
-        let upstreams = config.upstreams.iter().map(|rules| Upstream::new(UpstreamHandle::new(rules, lasting)));
+        let upstreams = config.upstreams.iter().map(|rules| Upstream::new(rules, lasting));
         let generation = Generation {
             policy: Policy::new(&config),
             clients: ClientRules::new(&config.limits),
@@ -291,7 +312,7 @@ impl Generation {
             config,
         };
         // Only now, so that a name that comes back finds what it left.
-        lasting.forget_unused();
+        lasting.forget_unused(&generation.config);
         generation
     }
 
@@ -360,6 +381,18 @@ impl Current {
         let before = self.generation.swap(next);
         self.lasting.journal.nudge();
         before
+    }
+
+    /// Brings the servers of every upstream up to date with what names stand for. New tunnels go by them; open ones stay where they
+    /// are. For the one task that asks for names.
+    pub fn refresh_servers(&self) {
+        let generation = self.load();
+        let upstreams = generation.upstreams.iter().zip(&generation.config.upstreams);
+        // Each of them, so no `any`.
+        let changed = upstreams.filter(|(upstream, rules)| upstream.refresh(rules, &self.lasting)).count();
+        if changed > 0 {
+            self.lasting.forget_unused(&generation.config);
+        }
     }
 
     /// Brings the gauges up to date that mirror what slots and servers count by themselves.
@@ -452,8 +485,8 @@ mod tests {
         assert_eq!(series[199], series[3], "{series:?}");
         let Lasting { tunnels, servers, .. } = &current.lasting;
         assert_eq!(tunnels.0.lock().len(), 2, "that of now, and that of before, which had its generation until now");
-        assert_eq!(servers.forget_unused().servers.len(), 1);
-        assert_eq!(servers.forget_unused().servers.len(), 0);
+        assert_eq!(servers.forget_unused().len(), 1);
+        assert_eq!(servers.forget_unused().len(), 0);
     }
 
     #[test]
@@ -482,6 +515,41 @@ mod tests {
         drop(tunnels.1);
         assert!(!shown(&current).iter().any(|line| line.contains("127.0.0.1:9001")));
         check_shown(&current, r#"wsgate_backend_tunnels{server="127.0.0.1:9002",upstream="app"} 0"#);
+    }
+
+    #[test]
+    fn a_server_that_its_name_still_stands_for_keeps_what_is_known_of_it() {
+        let current = current();
+        let name = model::Location::Name { host: "app".to_owned(), port: 9001 };
+        current.lasting.names.follow([&name], Instant::now());
+        let found = |last: &[u8]| {
+            let ips: Vec<std::net::IpAddr> = last.iter().map(|last| [10, 0, 0, *last].into()).collect();
+            let records = crate::names::answer::of_host(&"app".into(), 9001, &ips);
+            let answer = Some(crate::names::Answer::Some { records, ttl: std::time::Duration::ZERO });
+            current.lasting.names.handle_answer(&name, answer, &model::Dns::default(), Instant::now(), 0.0);
+        };
+        found(&[1, 2]);
+        reload(&current, config("chat", "app", "app:9001"));
+        let before = current.load().upstreams[0].now();
+        current.refresh_servers();
+        assert!(Arc::ptr_eq(&before, &current.load().upstreams[0].now()), "nothing changed");
+        before.learned(1, &[Dialect::Rfc6455]);
+        before.not_used(0, Reason::BackendHandshakeWrong);
+        let tunnel = tunnel(&current);
+        found(&[2, 3]);
+        current.refresh_servers();
+        let after = current.load().upstreams[0].now();
+        let servers = after.cluster.servers().iter();
+        let known: Vec<(String, bool)> =
+            servers.map(|server| (server.address().to_string(), server.learned().is_some())).collect();
+        assert_eq!(known, [("10.0.0.2:9001".to_owned(), true), ("10.0.0.3:9001".to_owned(), false)]);
+        check_shown(&current, r#"wsgate_backend_tunnels{server="10.0.0.1:9001",upstream="app"} 1"#);
+        drop((before, after, tunnel));
+        found(&[]);
+        current.refresh_servers();
+        // The upstream is still there, without a server.
+        check_shown(&current, r#"wsgate_backend_connect_duration_seconds_count{upstream="app"} 0"#);
+        assert!(!shown(&current).iter().any(|line| line.contains("10.0.0")));
     }
 
     #[test]

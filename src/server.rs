@@ -21,6 +21,7 @@ use tracing::error;
 
 use crate::admin::Admin;
 use crate::config::Config;
+use crate::discover::{self, Discovery};
 use crate::edge::Edge;
 use crate::fleet::Fleet;
 use crate::generation::{Current, Lasting};
@@ -79,7 +80,10 @@ pub fn run(
     let config = sockets.tell(asked.clone());
     let fixed = Fixed::new(&asked, &config);
     drop(asked);
-    let current = Arc::new(Current::new(config, Lasting::new(Arc::clone(&observer))));
+    let lasting = Lasting::new(Arc::clone(&observer));
+    discover::ask_at_start(&config, &lasting);
+    let current = Arc::new(Current::new(config, lasting));
+    let discovery = Arc::new(Discovery::new(Arc::clone(&current)));
     observer.metrics().reload_succeeded(SystemTime::now());
     let lifecycle = Arc::new(Lifecycle::new(notifier));
 
@@ -87,7 +91,8 @@ pub fn run(
     server.bootstrap();
     let accept_loops = sockets.count();
     add_services(&mut server, sockets, &current, &lifecycle, started);
-    let reloader = source.map(|source| Arc::new(Reloader::new(source, fixed, Arc::clone(&current), diagnostics)));
+    let reloader = source.map(|source| Arc::new(Reloader::new(source, fixed, Arc::clone(&discovery), diagnostics)));
+    server.add_service(DiscoveryService { discovery });
     server.add_service(ReloadService { reloader, lifecycle: Arc::clone(&lifecycle) });
     let signals = Signals::new(Arc::clone(&lifecycle), current, accept_loops, predecessor);
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
@@ -183,6 +188,26 @@ impl PingoraService for FleetService {
 
     fn name(&self) -> &str {
         "fleet"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// Asks for names of servers, on a thread of its own.
+struct DiscoveryService {
+    discovery: Arc<Discovery>,
+}
+
+#[async_trait]
+impl PingoraService for DiscoveryService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        self.discovery.serve().await;
+    }
+
+    fn name(&self) -> &str {
+        "discovery"
     }
 
     fn threads(&self) -> Option<usize> {

@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("answer", &["dialect", "handshake", "reason"]),
     ("policy", &["dialect", "handshake", "config", "reason"]),
     ("limits", &["config", "reason"]),
-    ("names", &["config"]),
+    ("names", &["address", "config"]),
     ("upstream", &["address", "config", "dialect", "policy", "reason", "limits"]),
     ("tunnel", &["bridge", "dialect", "reason", "wire"]),
     ("roster", &["reason"]),
@@ -25,8 +25,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "generation",
         &[
-            "address", "bridge", "config", "dialect", "policy", "limits", "upstream", "tunnel", "observe", "reason",
-            "roster",
+            "address", "bridge", "config", "dialect", "policy", "limits", "names", "upstream", "tunnel", "observe",
+            "reason", "roster",
         ],
     ),
     ("fleet", &["config", "generation", "limits", "observe"]),
@@ -34,7 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("logging", &["config"]),
     ("source", &["config"]),
     ("lifecycle", &["config", "generation", "reason", "roster"]),
-    ("reload", &["config", "generation", "lifecycle", "logging", "reason", "source"]),
+    ("reload", &["config", "discover", "generation", "lifecycle", "logging", "reason", "source"]),
     ("stream", &[]),
     ("dial", &["address", "config", "dialect", "handshake", "reason", "stream"]),
     ("relay", &["bridge", "generation", "limits", "observe", "reason", "roster", "tunnel", "upstream", "wire"]),
@@ -70,6 +70,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "admin",
             "config",
+            "discover",
             "edge",
             "fleet",
             "generation",

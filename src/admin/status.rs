@@ -84,7 +84,16 @@ struct Unrouted {
 struct Upstream {
     name: String,
     versions: Value,
+    names: Vec<Name>,
     servers: Vec<Server>,
+}
+
+/// Stands for servers.
+#[derive(Debug, Serialize)]
+struct Name {
+    name: String,
+    servers: u64,
+    last_success_time: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -117,7 +126,12 @@ impl<'g> Status<'g> {
             listeners: config.listeners.iter().zip(&generation.listeners).map(Listener::new).collect(),
             routes: config.routes.iter().map(|rules| Route::new(rules, generation, reading)).collect(),
             unrouted: Unrouted { asked: unrouted.asked, refusals: unrouted.refusals },
-            upstreams: generation.upstreams.iter().map(|upstream| Upstream::new(&upstream.now(), reading)).collect(),
+            upstreams: generation
+                .upstreams
+                .iter()
+                .zip(&config.upstreams)
+                .map(|(upstream, given)| Upstream::new(&upstream.now(), given, reading))
+                .collect(),
             not_in_force: config.not_in_force.iter().map(|pending| pending.key.as_str()).collect(),
         }
     }
@@ -179,7 +193,8 @@ impl<'g> Route<'g> {
 }
 
 impl Upstream {
-    fn new(upstream: &UpstreamHandle, reading: &Reading) -> Upstream {
+    /// `given` is as the file has it: names, where the other has addresses.
+    fn new(upstream: &UpstreamHandle, given: &model::Upstream, reading: &Reading) -> Upstream {
         let rules = upstream.cluster.rules();
         let servers = upstream.cluster.servers().iter().map(|server| Server {
             address: server.address().clone(),
@@ -194,7 +209,12 @@ impl Upstream {
             model::Spoken::Listed(list) => Value::Array(listed(list)),
             model::Spoken::Auto => "auto".into(),
         };
-        Upstream { name: rules.name.clone(), versions, servers: servers.collect() }
+        let names = given.servers.iter().filter(|server| server.address.is_name()).map(|server| {
+            let name = server.address.to_string();
+            let found = reading.discovered(&rules.name, &name);
+            Name { servers: found.servers, last_success_time: found.last_success_time, name }
+        });
+        Upstream { name: rules.name.clone(), versions, names: names.collect(), servers: servers.collect() }
     }
 }
 

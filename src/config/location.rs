@@ -4,10 +4,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::address::Address;
+
 /// One entry of `servers`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Location {
-    At(SocketAddr),
+    At(Address),
     /// A host of many addresses, in lower case; with a last dot if it is not to be searched for.
     Name {
         host: String,
@@ -44,12 +46,29 @@ pub enum NameError {
 }
 
 impl Location {
+    /// Where it is, if nobody has to be asked.
+    pub fn address(&self) -> Option<&Address> {
+        match self {
+            Location::At(address) => Some(address),
+            Location::Name { .. } | Location::Service(_) => None,
+        }
+    }
+
     /// Whether name servers have to be asked.
     pub fn is_name(&self) -> bool {
-        match self {
-            Location::At(_) => false,
-            Location::Name { .. } | Location::Service(_) => true,
-        }
+        self.address().is_none()
+    }
+}
+
+impl From<SocketAddr> for Location {
+    fn from(address: SocketAddr) -> Location {
+        Location::At(address.into())
+    }
+}
+
+impl From<Address> for Location {
+    fn from(address: Address) -> Location {
+        Location::At(address)
     }
 }
 

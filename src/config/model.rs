@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::address::Address;
 use crate::dialect::Dialect;
 
 use super::bounds;
@@ -392,9 +391,12 @@ pub enum Spoken {
     Auto,
 }
 
+/// The largest weight of a server, also of one that a name stands for.
+pub const SERVER_WEIGHT_MAX: u32 = bounds::WEIGHT.bounds.max;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    pub address: Address,
+    pub address: Location,
     /// At least 1.
     pub weight: u32,
     pub max_tunnels: Option<usize>,

@@ -23,7 +23,7 @@ use tracing::warn;
 use crate::config::model;
 use crate::config::model::Location;
 use crate::names::answer::{self, Answer, Family, Found, Outcome, Service};
-use crate::names::search::Search;
+use crate::names::search::{Search, is_top_level};
 
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -139,17 +139,22 @@ impl Dns {
     }
 
     /// A name that cannot be asked for ends the search: nobody knows whether it is there, and what the next one stands for may be
-    /// somebody else.
+    /// somebody else. Only a name without a dot, which is asked for last, may be refused by whoever knows no such names.
     async fn host(&self, host: &str, before: &[Found]) -> Outcome<IpAddr, Failure> {
         if let Some(records) = local(host)? {
             return Ok(Answer::Some { records, ttl: LOCAL_TTL });
         }
         let mut nobody = None;
-        for name in self.search.candidates(host) {
+        for (at, name) in self.search.candidates(host).into_iter().enumerate() {
             let (v4, v6) = join(self.ips(&name, RecordType::A), self.ips(&name, RecordType::AAAA)).await;
-            match answer::addresses(v4, v6, |family| answer::known_before(before, host, family))? {
-                Answer::Nobody { ttl } => nobody = nobody.into_iter().chain(ttl).min(),
-                some @ Answer::Some { .. } => return Ok(some),
+            let is_known_to_nobody = at > 0 && is_top_level(&name);
+            let known =
+                |family| if is_known_to_nobody { Vec::new() } else { answer::known_before(before, host, family) };
+            match answer::addresses(v4, v6, known) {
+                Ok(Answer::Nobody { ttl }) => nobody = nobody.into_iter().chain(ttl).min(),
+                Ok(some @ Answer::Some { .. }) => return Ok(some),
+                Err(_) if is_known_to_nobody => {}
+                Err(failure) => return Err(failure),
             }
         }
         Ok(Answer::Nobody { ttl: nobody })

@@ -73,6 +73,11 @@ impl Known {
         self.due
     }
 
+    /// It is due now, if not before.
+    pub fn ask(&mut self, now: Instant) {
+        self.due = self.due.min(now);
+    }
+
     /// `chance` is of 0 to 1.
     pub fn handle_answer(
         &mut self,

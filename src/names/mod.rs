@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::address::Address;
 use crate::config::model;
-use crate::config::model::Location;
+use crate::config::model::{Location, SERVER_WEIGHT_MAX, Server, Upstream};
 pub use answer::{Answer, Found};
 use known::Known;
 pub use known::{Standing, Step};
@@ -62,6 +63,39 @@ impl Names {
         self.0.lock().get(name).map_or_else(|| Arc::new([]) as Arc<[Found]>, |known| Arc::clone(known.servers()))
     }
 
+    /// The upstream with addresses alone: each name stands for all its servers, with what the configuration says of it. An address
+    /// that is there twice is taken as it came first.
+    pub fn resolve(&self, rules: &Upstream) -> Upstream {
+        if !rules.servers.iter().any(|server| server.address.is_name()) {
+            return rules.clone();
+        }
+        let mut servers: Vec<Server> = Vec::new();
+        let mut seen = HashSet::new();
+        for server in &rules.servers {
+            let found: Vec<(Address, u32)> = match server.address.address() {
+                Some(address) => vec![(address.clone(), 1)],
+                None => {
+                    self.servers(&server.address).iter().map(|found| (found.address.into(), found.weight)).collect()
+                }
+            };
+            for (address, weight) in found {
+                if seen.insert(address.clone()) {
+                    let weight = server.weight.saturating_mul(weight);
+                    servers.push(Server { address: address.into(), weight, ..server.clone() });
+                }
+            }
+        }
+        let mut weights: Vec<u32> = servers.iter().map(|server| server.weight).collect();
+        answer::fit_weights(&mut weights, SERVER_WEIGHT_MAX);
+        servers.iter_mut().zip(weights).for_each(|(server, weight)| server.weight = weight);
+        Upstream { servers, ..rules.clone() }
+    }
+
+    /// Everything is to be asked for again.
+    pub fn ask_all(&self, now: Instant) {
+        self.0.lock().values_mut().for_each(|known| known.ask(now));
+    }
+
     /// `None` where the name is not followed.
     pub fn standing(&self, name: &Location) -> Option<Standing> {
         self.0.lock().get(name).map(Known::standing)
@@ -79,5 +113,88 @@ impl Names {
         let mut names = self.0.lock();
         let known = names.get_mut(name)?;
         Some(known.handle_answer(answer, rules, now, chance))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config;
+
+    fn rules(servers: &str) -> Upstream {
+        let text = format!(
+            "[[listener]]\nname = 'public'\nlisten = '127.0.0.1:0'\n[[route]]\nname = 'r'\nupstream = 'u'\n\
+             [[upstream]]\nname = 'u'\nservers = [{servers}]\n"
+        );
+        config::parse("test.toml", &text, NonZeroUsize::MIN).unwrap().upstreams.remove(0)
+    }
+
+    fn answer(servers: &[(&str, u32)]) -> Option<Answer<Found>> {
+        let found = |(address, weight): &(&str, u32)| Found {
+            address: address.parse().unwrap(),
+            weight: *weight,
+            host: "h".into(),
+        };
+        Some(Answer::Some { records: servers.iter().map(found).collect(), ttl: Duration::from_secs(9) })
+    }
+
+    fn check(servers: &str, answers: &[&[(&str, u32)]], expected: &[(&str, u32)]) {
+        let (names, rules, now) = (Names::default(), rules(servers), Instant::now());
+        let locations: Vec<&Location> =
+            rules.servers.iter().map(|server| &server.address).filter(|address| address.is_name()).collect();
+        names.follow(locations.iter().copied(), now);
+        for (location, servers) in locations.into_iter().zip(answers) {
+            names.handle_answer(location, answer(servers), &model::Dns::default(), now, 0.0);
+        }
+        let resolved: Vec<(String, u32)> =
+            names.resolve(&rules).servers.iter().map(|server| (server.address.to_string(), server.weight)).collect();
+        let expected: Vec<(String, u32)> = expected.iter().map(|(at, weight)| ((*at).to_owned(), *weight)).collect();
+        assert_eq!(resolved, expected, "{servers}");
+    }
+
+    #[test]
+    fn a_name_stands_for_all_its_servers_in_the_order_of_the_file() {
+        check(
+            "'10.0.0.9:1', { address = 'a:1', weight = 2 }, 'unix:/run/app.sock', 'b:1'",
+            &[&[("10.0.0.1:1", 1), ("10.0.0.2:1", 3)], &[]],
+            &[("10.0.0.9:1", 1), ("10.0.0.1:1", 2), ("10.0.0.2:1", 6), ("unix:/run/app.sock", 1)],
+        );
+    }
+
+    #[test]
+    fn an_address_that_is_there_twice_is_one_server() {
+        check(
+            "{ address = 'a:1', weight = 5 }, '10.0.0.1:1', 'b:1'",
+            &[&[("10.0.0.1:1", 1)], &[("10.0.0.1:1", 1), ("10.0.0.2:1", 1)]],
+            &[("10.0.0.1:1", 5), ("10.0.0.2:1", 1)],
+        );
+    }
+
+    #[test]
+    fn weights_stay_within_what_a_server_may_have() {
+        check(
+            "{ address = 'a:1', weight = 1000 }, '10.0.0.9:1'",
+            &[&[("10.0.0.1:1", 65_535), ("10.0.0.2:1", 32_768)]],
+            &[("10.0.0.1:1", 1000), ("10.0.0.2:1", 500), ("10.0.0.9:1", 1)],
+        );
+    }
+
+    #[test]
+    fn names_that_nobody_follows_are_forgotten_and_answers_to_them_are_nothing() {
+        let (names, now) = (Names::default(), Instant::now());
+        let [one, two] = ["a", "b"].map(|host| Location::Name { host: host.to_owned(), port: 1 });
+        names.follow([&one, &two], now);
+        let later = now + Duration::from_secs(1);
+        names.handle_answer(&one, answer(&[("10.0.0.1:1", 1)]), &model::Dns::default(), later, 0.0).unwrap();
+        assert_eq!(names.unasked(), [two.clone()]);
+        names.follow([&one], later);
+        assert!(names.handle_answer(&two, None, &model::Dns::default(), now, 0.0).is_none());
+        assert_eq!((names.servers(&one).len(), names.servers(&two).len()), (1, 0));
+        assert_eq!(names.due(), [(one.clone(), later + Duration::from_secs(9))]);
+        names.ask_all(later);
+        assert_eq!(names.due(), [(one, later)]);
     }
 }

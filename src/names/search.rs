@@ -29,6 +29,11 @@ impl Search {
     }
 }
 
+/// Whether there is no dot in a name but the last.
+pub fn is_top_level(name: &str) -> bool {
+    !name.trim_end_matches('.').contains('.')
+}
+
 /// With its last dot, RFC 1035 §2.3.4.
 const NAME_LENGTH_MAX: usize = 254;
 
@@ -79,6 +84,13 @@ mod tests {
     fn a_name_that_would_be_too_long_is_left_out() {
         let long = ["a".repeat(60), "b".repeat(60), "c".repeat(60), "d".repeat(60)].join(".");
         check(1, &long, &[&format!("{long}.")]);
+    }
+
+    #[test]
+    fn a_name_without_dots_is_top_level() {
+        for (name, expected) in [("app.", true), ("app", true), ("app.example.", false), ("a.b", false)] {
+            assert_eq!(is_top_level(name), expected, "{name}");
+        }
     }
 
     #[test]

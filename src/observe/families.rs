@@ -121,6 +121,18 @@ pub(super) const BACKEND_FAILURES: Row = row(
     &["upstream", "server", "reason"],
     "Dials that gave no tunnel, by why, those retried on another server included.",
 );
+pub(super) const DISCOVERY_LOOKUPS: Row = row(
+    "wsgate_discovery_lookups_total",
+    &["upstream", "name", "result"],
+    "Times that name servers were asked for a name of servers, by how it ended.",
+);
+pub(super) const DISCOVERY_SERVERS: Row =
+    row("wsgate_discovery_servers", &["upstream", "name"], "Servers that the name stands for now.");
+pub(super) const DISCOVERY_LAST_SUCCESS: Row = row(
+    "wsgate_discovery_last_success_timestamp_seconds",
+    &["upstream", "name"],
+    "When name servers last said something of the name, 0 before they did.",
+);
 pub(super) const DRAIN_REMAINING: Row =
     row("wsgate_drain_remaining", &[], "Tunnels still open during a drain, 0 at any other time.");
 pub(super) const RELOAD_SUCCESSFUL: Row =

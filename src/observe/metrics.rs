@@ -10,6 +10,7 @@ use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use super::discovery::Discovery;
 use super::families::{self, Define};
 pub use super::families::{Family, Kind};
 use crate::address::Address;
@@ -70,6 +71,8 @@ pub struct Metrics {
     backend_tunnels: IntGaugeVec,
     pub(super) backend_connect_duration: HistogramVec,
     pub(super) backend_failures: IntCounterVec,
+    /// Names of servers.
+    pub discovery: Discovery,
     pub(super) reload_successful: IntGauge,
     pub(super) reload_success_timestamp: IntGauge,
     handover_timestamp: IntGauge,
@@ -164,6 +167,7 @@ impl Metrics {
             backend_tunnels: define.gauge(families::BACKEND_TUNNELS),
             backend_connect_duration: define.histogram(families::BACKEND_CONNECT_DURATION, &CONNECT_SECONDS),
             backend_failures: define.counter(families::BACKEND_FAILURES),
+            discovery: Discovery::new(&mut define),
             reload_successful: single_gauge(&define.gauge(families::RELOAD_SUCCESSFUL)),
             reload_success_timestamp: single_gauge(&define.gauge(families::RELOAD_SUCCESS_TIMESTAMP)),
             handover_timestamp: single_gauge(&define.gauge(families::HANDOVER_TIMESTAMP)),
@@ -340,7 +344,7 @@ impl Metrics {
 }
 
 /// Takes out every series of the family that has these labels, whatever its others are.
-fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, labels: &[(&str, &str)]) {
+pub(super) fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, labels: &[(&str, &str)]) {
     for metric in family.collect().iter().flat_map(MetricFamily::get_metric) {
         let series: HashMap<&str, &str> =
             metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
@@ -367,7 +371,7 @@ fn sides(family: IntCounterVec) -> IntCounterVec {
     family
 }
 
-fn unix_seconds(time: SystemTime) -> i64 {
+pub(super) fn unix_seconds(time: SystemTime) -> i64 {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }

@@ -2,6 +2,7 @@
 //! two cannot disagree. It does not know who causes an event, nor who reads what comes of it.
 
 mod access_log;
+pub mod discovery;
 pub mod event;
 pub mod exposition;
 mod families;

@@ -48,7 +48,17 @@ pub struct Reading {
     routes: HashMap<String, RouteCounts>,
     /// By upstream and address.
     failures: HashMap<(String, String), Counts>,
+    /// By upstream and name.
+    discovered: HashMap<(String, String), Discovered>,
     pub reload: Reload,
+}
+
+/// What a name of servers came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Discovered {
+    pub servers: u64,
+    /// When name servers last said something of it, in seconds of Unix time.
+    pub last_success_time: u64,
 }
 
 /// How reading the configuration went.
@@ -80,7 +90,20 @@ impl Reading {
             let server = (label(metric, "upstream"), label(metric, "server"));
             reading.failures.entry(server).or_default().add(label(metric, "reason"), value(metric));
         }
+        for (family, field) in [
+            (&metrics.discovery.servers, (|found| &mut found.servers) as fn(&mut Discovered) -> &mut u64),
+            (&metrics.discovery.last_success, |found| &mut found.last_success_time),
+        ] {
+            for metric in family.collect().iter().flat_map(MetricFamily::get_metric) {
+                let name = (label(metric, "upstream"), label(metric, "name"));
+                *field(reading.discovered.entry(name).or_default()) = value(metric);
+            }
+        }
         reading
+    }
+
+    pub fn discovered(&self, upstream: &str, name: &str) -> Discovered {
+        self.discovered.get(&(upstream.to_owned(), name.to_owned())).copied().unwrap_or_default()
     }
 
     pub fn route(&self, name: &str) -> RouteCounts {

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::config::model::{AccessLog, OnRemove};
+use crate::discover::{self, Discovery};
 use crate::generation::{Current, Generation, RouteHandle};
 use crate::lifecycle::{Lifecycle, ask_to_end};
 use crate::logging::Diagnostics;
@@ -27,6 +29,7 @@ pub struct Reloader {
     source: Mutex<Source>,
     fixed: Fixed,
     current: Arc<Current>,
+    discovery: Arc<Discovery>,
     diagnostics: Diagnostics,
 }
 
@@ -71,8 +74,9 @@ fn close_tunnels(route: &RouteHandle, spread: Duration) {
 }
 
 impl Reloader {
-    pub fn new(source: Source, fixed: Fixed, current: Arc<Current>, diagnostics: Diagnostics) -> Reloader {
-        Reloader { source: Mutex::new(source), fixed, current, diagnostics }
+    pub fn new(source: Source, fixed: Fixed, discovery: Arc<Discovery>, diagnostics: Diagnostics) -> Reloader {
+        let current = Arc::clone(discovery.current());
+        Reloader { source: Mutex::new(source), fixed, current, discovery, diagnostics }
     }
 
     /// Reloads whenever it is asked for, and when the file changes if the configuration in force says so. One reload after
@@ -157,8 +161,11 @@ impl Reloader {
     fn put_in_force(&self, mut config: Config) -> Result<Arc<Generation>, Refusal> {
         let kept = self.fixed.fit(&mut config)?;
         self.switch_access_log(&config.log.access)?;
+        // For names that are new; the others are known.
+        Handle::current().block_on(discover::ask_new(&config, &self.current.lasting));
         let next = Arc::new(Generation::build(config, &self.current.lasting));
         let before = self.current.replace(Arc::clone(&next));
+        self.discovery.replaced();
         self.settle(&before, &next);
         tell_not_in_force(&next.config);
         for kept in kept {

@@ -46,14 +46,6 @@ struct Turns {
     balancer: Weak<Balancer>,
 }
 
-/// What a registry no longer knows.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Forgotten {
-    pub servers: Vec<(String, Address)>,
-    /// Of which no server is left.
-    pub upstreams: Vec<String>,
-}
-
 /// The servers of a cluster that one request has already tried, by index.
 #[derive(Debug, Default)]
 pub struct Tried(Vec<usize>);
@@ -95,27 +87,28 @@ impl Registry {
     }
 
     /// Forgets the servers that no cluster has and no tunnel goes to: configurations that name new servers again and again
-    /// would fill the memory.
-    pub fn forget_unused(&self) -> Forgotten {
+    /// would fill the memory. Returns them.
+    pub fn forget_unused(&self) -> Vec<(String, Address)> {
         self.turns.lock().retain(|_, turns| turns.balancer.strong_count() > 0);
         let mut states = self.states.lock();
         let unused = states.extract_if(|_, state| !State::is_in_use(state));
-        let servers: Vec<(String, Address)> = unused.map(|(server, _)| server).collect();
-        let mut upstreams: Vec<String> = servers.iter().map(|(upstream, _)| upstream.clone()).collect();
-        upstreams.sort_unstable();
-        upstreams.dedup();
-        upstreams.retain(|gone| states.keys().all(|(upstream, _)| upstream != gone));
-        Forgotten { servers, upstreams }
+        unused.map(|(server, _)| server).collect()
+    }
+
+    /// Whether there is a server of the upstream that is not forgotten.
+    pub fn knows(&self, upstream: &str) -> bool {
+        self.states.lock().keys().any(|(known, _)| known == upstream)
     }
 }
 
 impl Cluster {
+    /// Of the servers that have an address.
     pub fn new(rules: &model::Upstream, registry: &Registry) -> Cluster {
-        let servers: Vec<Server> = rules
-            .servers
-            .iter()
-            .map(|server| Server::new(server, registry.state(&rules.name, &server.address)))
-            .collect();
+        let servers = rules.servers.iter().filter_map(|server| {
+            let address = server.address.address()?;
+            Some(Server::new(address, server, registry.state(&rules.name, address)))
+        });
+        let servers: Vec<Server> = servers.collect();
         let listed = match &rules.versions {
             model::Spoken::Listed(list) => list.as_slice().into(),
             model::Spoken::Auto => [Dialect::Rfc6455].into(),
@@ -189,6 +182,16 @@ impl Cluster {
     /// The server at this position was heard to speak these. Returns whether that is news.
     pub fn learn(&self, index: usize, versions: &[Dialect]) -> bool {
         self.servers[index].learn(versions)
+    }
+
+    /// Servers that were there before too speak what they were heard to speak then.
+    pub fn remember(&self, before: &Cluster) {
+        for server in &self.servers {
+            let same = before.servers.iter().find(|earlier| earlier.address() == server.address());
+            if let Some(learned) = same.and_then(Server::learned) {
+                server.learn(&learned);
+            }
+        }
     }
 
     /// What was heard of the server at this position was wrong.

@@ -79,10 +79,10 @@ impl TunnelSlot {
 }
 
 impl Server {
-    pub(super) fn new(rules: &model::Server, state: Arc<State>) -> Server {
+    pub(super) fn new(address: &Address, rules: &model::Server, state: Arc<State>) -> Server {
         let slots = state.slots.with_limit(rules.max_tunnels);
         Server {
-            address: rules.address.clone(),
+            address: address.clone(),
             weight: rules.weight,
             max_tunnels: rules.max_tunnels,
             slots,

@@ -31,6 +31,8 @@ EVENT_ONLY = {
     "wsgate_shared_limits_up",
     "wsgate_shared_limits_failures_total",
 }
+# Families of servers that are given by name.
+EVENT_ONLY |= {f"wsgate_discovery_{what}" for what in ("lookups_total", "servers", "last_success_timestamp_seconds")}
 # The drain, where a configuration does not name it.
 DRAIN_DEFAULT = {"delay": "0s", "timeout": "30s"}
 

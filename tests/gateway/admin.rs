@@ -116,7 +116,8 @@ fn status_counts_what_metrics_count() {
 #[test]
 fn status_has_the_fields_that_are_documented() {
     let backend = Backend::echo();
-    let gateway = Gateway::start(&route_to(&[backend.address()], "health.check = 'tcp'", ""));
+    let rest = route_to(&[backend.address()], "health.check = 'tcp'", "");
+    let gateway = Gateway::start(&rest.replace("servers = [", "servers = ['localhost:9001', "));
     let documented = documented_fields();
     let mut found = BTreeMap::new();
     collect(&gateway.status(), "", &documented, &mut found);

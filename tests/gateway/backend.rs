@@ -62,7 +62,10 @@ pub fn switching(more: &str) -> String {
 
 impl Backend {
     pub fn start(serve: impl Fn(Served) + Send + Sync + 'static) -> Backend {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Backend::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), serve)
+    }
+
+    pub fn start_on(listener: TcpListener, serve: impl Fn(Served) + Send + Sync + 'static) -> Backend {
         let address = listener.local_addr().unwrap();
         let (recorded, connections) = (Arc::<Mutex<Vec<u8>>>::default(), Arc::<AtomicUsize>::default());
         let (record, count, serve) = (Arc::clone(&recorded), Arc::clone(&connections), Arc::new(serve));
@@ -80,12 +83,20 @@ impl Backend {
 
     /// Switches protocols and sends every byte back.
     pub fn echo() -> Backend {
-        Backend::start(|mut served| {
-            served.switch("");
-            let mut reader = served.stream.try_clone().unwrap();
-            let _ = std::io::copy(&mut reader, &mut served.stream);
-            let _ = served.stream.shutdown(std::net::Shutdown::Write);
-        })
+        Backend::start(send_back)
+    }
+
+    /// As [`Backend::echo`], one at each of these addresses, all on one port.
+    pub fn echoes<const COUNT: usize>(ips: [&str; COUNT]) -> [Backend; COUNT] {
+        let bind = |_| {
+            let first = TcpListener::bind((ips[0], 0)).ok()?;
+            let port = first.local_addr().ok()?.port();
+            let others = ips[1..].iter().map(|ip| TcpListener::bind((*ip, port)).ok());
+            std::iter::once(Some(first)).chain(others).collect::<Option<Vec<TcpListener>>>()
+        };
+        let listeners = (0..100).find_map(bind).expect("there is a port that is free at every address");
+        let backends: Vec<Backend> = listeners.into_iter().map(|one| Backend::start_on(one, send_back)).collect();
+        backends.try_into().unwrap_or_else(|_| unreachable!("one for each address"))
     }
 
     /// Answers whatever comes with these bytes and closes.
@@ -112,6 +123,13 @@ impl Backend {
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+}
+
+fn send_back(mut served: Served) {
+    served.switch("");
+    let mut reader = served.stream.try_clone().unwrap();
+    let _ = std::io::copy(&mut reader, &mut served.stream);
+    let _ = served.stream.shutdown(std::net::Shutdown::Write);
 }
 
 /// One route `r` to an upstream `u` of these servers, with more keys of each.

@@ -1,4 +1,5 @@
-//! Addresses: IP and port, or a Unix socket, as listeners bind them and servers are dialled. It resolves no names.
+//! Addresses: IP and port, or a Unix socket, as listeners bind them and servers are dialled; and names in their place, which it
+//! checks and does not resolve.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,6 +7,7 @@ use toml::Spanned;
 
 use super::findings::Findings;
 use crate::address::{Address, AddressError};
+use crate::config::location::{self, Location, NameError, SERVICE};
 use crate::config::problem::{Problem, ProblemCode};
 
 /// An address to listen on; port 0 lets the system choose.
@@ -13,10 +15,16 @@ pub fn to_listen(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<
     parsed(findings, text)
 }
 
-/// An address to connect to.
-pub fn to_dial(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<Address> {
+/// An address to connect to, or a name of some.
+pub fn to_dial(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<Location> {
     if text.get_ref().starts_with("unix:") {
-        return socket(findings, text);
+        return socket(findings, text).map(Location::At);
+    }
+    if let Some(name) = text.get_ref().strip_prefix(SERVICE) {
+        return service(findings, text, name);
+    }
+    if let Some((host, port)) = host_and_port(text.get_ref()) {
+        return named(findings, text, host, port);
     }
     let address = parsed(findings, text)?;
     if address.port() == 0 {
@@ -24,7 +32,53 @@ pub fn to_dial(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<Ad
         findings.report(problem);
         return None;
     }
-    Some(address.into())
+    Some(Location::At(address.into()))
+}
+
+/// A text that is meant as a name and a port: it is no address, and neither a URL nor one with parts left out.
+fn host_and_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    let is_address = text.parse::<SocketAddr>().is_ok() || host.contains(['/', ':', '[', '*']) || host.is_empty();
+    (!is_address).then_some((host, port))
+}
+
+fn named(findings: &mut Findings<'_>, text: &Spanned<String>, host: &str, port: u16) -> Option<Location> {
+    match location::host_name(host) {
+        Ok(_) if port == 0 => {
+            findings.report(bad_address(text).label("no server listens on port 0"));
+            None
+        }
+        Ok(host) => Some(Location::Name { host, port }),
+        Err(error) => {
+            let hint = match error {
+                NameError::Underscore => {
+                    "the name of a host has none (RFC 1123 §2.1); one of a service is written `srv:_ws._tcp.app.example`"
+                }
+                NameError::Number => "write an IP address and a port, or a name: `app.example:9001`",
+                NameError::Character => {
+                    "a name has letters, digits and hyphens; one in another script is written in punycode"
+                }
+                _ => "write it as `app.example:9001`",
+            };
+            findings.report(bad_address(text).label(error.to_string()).hint(hint));
+            None
+        }
+    }
+}
+
+fn service(findings: &mut Findings<'_>, text: &Spanned<String>, name: &str) -> Option<Location> {
+    match location::service_name(name) {
+        Ok(name) => Some(Location::Service(name)),
+        Err(error) => {
+            let hint = match name.contains(':') {
+                true => "the port comes with the answer: write the name alone, `srv:_ws._tcp.app.example`",
+                false => "write it as `srv:_ws._tcp.app.example`",
+            };
+            findings.report(bad_address(text).label(error.to_string()).hint(hint));
+            None
+        }
+    }
 }
 
 fn socket(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<Address> {
@@ -67,8 +121,7 @@ fn hint(text: &str) -> String {
     match text.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => match host {
             "" | "*" => format!("for every address of this machine write `0.0.0.0:{port}` or `[::]:{port}`"),
-            "localhost" => format!("write `127.0.0.1:{port}`"),
-            _ => "names are resolved by discovery, which comes with a later release".to_owned(),
+            _ => "a listener is bound to an address of this machine: write it as `127.0.0.1:8080`".to_owned(),
         },
         _ => "write it as `127.0.0.1:8080` or `[::1]:8080`".to_owned(),
     }

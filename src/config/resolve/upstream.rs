@@ -8,10 +8,9 @@ use super::address;
 use super::findings::Findings;
 use super::name::name;
 use super::versions::spoken;
-use crate::address::Address;
 use crate::config::bounds;
 use crate::config::file;
-use crate::config::model::{Balance, Health, HealthCheck, Server, Upstream};
+use crate::config::model::{Balance, Health, HealthCheck, Location, Server, Upstream};
 use crate::config::pattern::PathPattern;
 use crate::config::problem::{Problem, ProblemCode};
 
@@ -52,7 +51,7 @@ fn servers(findings: &mut Findings<'_>, given: &file::Upstream, table: &Range<us
         let problem = Problem::new(ProblemCode::EmptyList, list.span(), "empty list").label("no server at all");
         findings.report(problem.hint("an upstream has at least one server"));
     }
-    let mut seen: Vec<(Range<usize>, Address)> = Vec::new();
+    let mut seen: Vec<(Range<usize>, Location)> = Vec::new();
     let mut servers = Vec::new();
     for entry in list.get_ref() {
         let Some(server) = server(findings, entry) else {
