@@ -36,3 +36,4 @@ pub mod reload;
 pub mod server;
 pub mod source;
 pub mod stream;
+pub mod tls;

@@ -33,6 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("discover", &["config", "generation", "names", "observe"]),
     ("logging", &["config"]),
     ("source", &["config"]),
+    ("tls", &["config"]),
     ("lifecycle", &["config", "generation", "reason", "roster"]),
     ("reload", &["config", "discover", "generation", "lifecycle", "logging", "reason", "source"]),
     ("stream", &[]),

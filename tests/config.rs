@@ -85,11 +85,12 @@ fn collect(value: &toml::Value, path: &str, found: &mut BTreeMap<String, toml::V
     }
 }
 
-/// `text` with every line that begins with `# key =` taken out of its comment.
+/// `text` with every line that begins with `# key =` or `# [section]` taken out of its comment.
 fn uncommented(text: &str) -> String {
     let is_key = |line: &str| {
         let word = line.split_whitespace().next().unwrap_or_default();
-        line.contains(" = ") && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        let is_section = word.starts_with('[') && word.ends_with(']');
+        is_section || line.contains(" = ") && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
         Some(key) if is_key(key) => key,

@@ -76,6 +76,9 @@ pub const HEADER_TIMEOUT: Preset<Duration> = preset(secs(5), bounds(ms(10), secs
 pub const HEADER_LIMIT: Preset<u64> = preset(16 * KIB, bounds(KIB, MIB));
 pub const KEEPALIVE_TIMEOUT: Preset<Duration> = preset(secs(60), bounds(ms(10), secs(HOUR)));
 
+/// Of TLS, with a client.
+pub const TLS_HANDSHAKE_TIMEOUT: Preset<Duration> = preset(secs(5), bounds(ms(10), secs(5 * MINUTE)));
+
 pub const BODY_TIMEOUT: Preset<Duration> = preset(secs(30), bounds(ms(10), secs(24 * 60 * MINUTE)));
 pub const IDLE_TIMEOUT: Preset<Duration> = preset(secs(5 * MINUTE), bounds(ms(10), secs(30 * DAY)));
 pub const PING_INTERVAL: Bounds<Duration> = bounds(ms(10), secs(DAY));

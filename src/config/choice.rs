@@ -2,7 +2,8 @@
 //! which.
 
 use super::model::{
-    Balance, Binary, Check, Extensions, Frames, HealthCheck, LogFormat, LogLevel, Mode, OnRemove, PlainHttp,
+    Balance, Binary, Check, ClientCertificates, Extensions, Frames, HealthCheck, LogFormat, LogLevel, Mode, OnRemove,
+    PlainHttp, TlsVersion,
 };
 
 /// A closed set of words.
@@ -78,6 +79,18 @@ impl Choice for HealthCheck {
         &[("off", HealthCheck::Off), ("tcp", HealthCheck::Tcp), ("websocket", HealthCheck::WebSocket)];
 }
 
+impl Choice for TlsVersion {
+    const WORDS: &'static [(&'static str, Self)] = &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
+}
+
+impl Choice for ClientCertificates {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("off", ClientCertificates::Off),
+        ("optional", ClientCertificates::Optional),
+        ("required", ClientCertificates::Required),
+    ];
+}
+
 /// The check that a reason's code names, for `relax`.
 pub fn check_from_word(word: &str) -> Option<Check> {
     Check::ALL.into_iter().find(|check| check.name() == word)
@@ -105,6 +118,8 @@ mod tests {
         check(&[Extensions::Pass, Extensions::Strip, Extensions::Refuse]);
         check(&[Balance::LeastTunnels, Balance::RoundRobin, Balance::ClientHash]);
         check(&[HealthCheck::Off, HealthCheck::Tcp, HealthCheck::WebSocket]);
+        check(&[TlsVersion::V1_2, TlsVersion::V1_3]);
+        check(&[ClientCertificates::Off, ClientCertificates::Optional, ClientCertificates::Required]);
     }
 
     #[test]

@@ -103,6 +103,25 @@ pub struct Listener {
     pub body_timeout: Text,
     pub keepalive_timeout: Text,
     pub trusted_proxies: Texts,
+    pub tls: Option<Spanned<ListenerTls>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenerTls {
+    pub certificates: Tables<Pair>,
+    pub min_version: Text,
+    pub client_certificates: Text,
+    pub client_ca: Text,
+    pub client_certificate_header: Text,
+    pub handshake_timeout: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pair {
+    pub certificate: Text,
+    pub key: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -181,6 +200,17 @@ pub struct Upstream {
     pub header_limit: Text,
     pub tries: Whole,
     pub health: Health,
+    pub tls: Option<Spanned<UpstreamTls>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamTls {
+    pub server_name: Text,
+    pub ca: Text,
+    pub certificate: Text,
+    pub key: Text,
+    pub min_version: Text,
 }
 
 /// The file may also give a server as its address alone; `read.rs` makes a table of it.

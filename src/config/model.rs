@@ -178,6 +178,47 @@ pub struct Listener {
     pub keepalive_timeout: Duration,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed and extended instead of dropped.
     pub trusted_proxies: Vec<IpNet>,
+    /// `None` where clients speak plainly.
+    pub tls: Option<ListenerTls>,
+}
+
+/// TLS to clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// Never empty; the first is shown to clients that ask for no name that any of them has.
+    pub certificates: Vec<Pair>,
+    pub min_version: TlsVersion,
+    pub client_certificates: ClientCertificates,
+    /// There is one unless client certificates are off.
+    pub client_ca: Option<PathBuf>,
+    /// The field that tells a backend whose certificate it was.
+    pub client_certificate_header: Option<String>,
+    /// From the accept to the end of the TLS handshake.
+    pub handshake_timeout: Duration,
+}
+
+/// A certificate with what signs in its name. Files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The certificate, and behind it those that lead to its root.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The oldest version that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+/// Whether clients show certificates of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    Off,
+    /// One that is shown has to be right.
+    Optional,
+    Required,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -380,6 +421,20 @@ pub struct Upstream {
     /// Servers tried before the client gets an answer; at least 1.
     pub tries: usize,
     pub health: Health,
+    /// `None` where servers are spoken to plainly.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// TLS to servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// A host name or an IP address: whom the servers' certificates have to be for.
+    pub server_name: String,
+    /// Who signs them; the system's own list where it is `None`.
+    pub ca: Option<PathBuf>,
+    /// What the gateway shows of itself.
+    pub identity: Option<Pair>,
+    pub min_version: TlsVersion,
 }
 
 /// What the servers of an upstream speak.

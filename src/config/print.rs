@@ -6,7 +6,10 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::choice::Choice;
-use super::model::{AccessLog, Config, Dns, Gateway, Health, Limits, Listener, Log, Route, Server, Spoken, Upstream};
+use super::model::{
+    AccessLog, Config, Dns, Gateway, Health, Limits, Listener, ListenerTls, Log, Pair, Route, Server, Spoken, Upstream,
+    UpstreamTls,
+};
 use super::units::{format_duration, format_rate, format_size};
 use crate::dialect::Dialect;
 
@@ -138,6 +141,25 @@ impl Page<'_> {
         self.set("body_timeout", duration(listener.body_timeout));
         self.set("keepalive_timeout", duration(listener.keepalive_timeout));
         self.set("trusted_proxies", list(&listener.trusted_proxies));
+        if let Some(tls) = &listener.tls {
+            self.listener_tls(tls);
+        }
+    }
+
+    fn listener_tls(&mut self, tls: &ListenerTls) {
+        self.section("[listener.tls]");
+        self.line("certificates = [");
+        for Pair { certificate, key } in &tls.certificates {
+            let (certificate, key) = (quoted(certificate.display()), quoted(key.display()));
+            self.line(&format!("  {{ certificate = {certificate}, key = {key} }},"));
+        }
+        self.line("]");
+        self.set("min_version", quoted(tls.min_version.word()));
+        self.set("client_certificates", quoted(tls.client_certificates.word()));
+        self.set_or_note("client_ca", tls.client_ca.as_ref().map(|path| quoted(path.display())), "none");
+        let header = tls.client_certificate_header.as_ref().map(quoted);
+        self.set_or_note("client_certificate_header", header, "none");
+        self.set("handshake_timeout", duration(tls.handshake_timeout));
     }
 
     fn route(&mut self, route: &Route) {
@@ -206,6 +228,19 @@ impl Page<'_> {
         }
         self.line("]");
         self.health(&upstream.health, &format!("upstream.{}.health", upstream.name));
+        if let Some(tls) = &upstream.tls {
+            self.upstream_tls(tls);
+        }
+    }
+
+    fn upstream_tls(&mut self, tls: &UpstreamTls) {
+        self.section("[upstream.tls]");
+        self.set("server_name", quoted(&tls.server_name));
+        self.set_or_note("ca", tls.ca.as_ref().map(|path| quoted(path.display())), "the system's");
+        let pair = tls.identity.as_ref();
+        self.set_or_note("certificate", pair.map(|pair| quoted(pair.certificate.display())), "none");
+        self.set_or_note("key", pair.map(|pair| quoted(pair.key.display())), "none");
+        self.set("min_version", quoted(tls.min_version.word()));
     }
 
     fn health(&mut self, health: &Health, path: &str) {

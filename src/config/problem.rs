@@ -26,6 +26,7 @@ pub enum ProblemCode {
     BadOrigin,
     BadSubprotocol,
     BadFile,
+    BadHeader,
     OutOfRange,
     UnknownChoice,
     UnknownCheck,
@@ -45,7 +46,7 @@ pub enum ProblemCode {
 }
 
 impl ProblemCode {
-    pub const ALL: [ProblemCode; 32] = [
+    pub const ALL: [ProblemCode; 33] = [
         ProblemCode::Syntax,
         ProblemCode::UnknownKey,
         ProblemCode::WrongType,
@@ -62,6 +63,7 @@ impl ProblemCode {
         ProblemCode::BadOrigin,
         ProblemCode::BadSubprotocol,
         ProblemCode::BadFile,
+        ProblemCode::BadHeader,
         ProblemCode::OutOfRange,
         ProblemCode::UnknownChoice,
         ProblemCode::UnknownCheck,
@@ -98,6 +100,7 @@ impl ProblemCode {
             ProblemCode::BadOrigin => "bad-origin",
             ProblemCode::BadSubprotocol => "bad-subprotocol",
             ProblemCode::BadFile => "bad-file",
+            ProblemCode::BadHeader => "bad-header",
             ProblemCode::OutOfRange => "out-of-range",
             ProblemCode::UnknownChoice => "unknown-choice",
             ProblemCode::UnknownCheck => "unknown-check",
@@ -142,6 +145,7 @@ impl ProblemCode {
             | ProblemCode::BadOrigin
             | ProblemCode::BadSubprotocol
             | ProblemCode::BadFile
+            | ProblemCode::BadHeader
             | ProblemCode::OutOfRange
             | ProblemCode::UnknownChoice
             | ProblemCode::UnknownCheck

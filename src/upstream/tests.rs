@@ -37,6 +37,7 @@ fn rules(balance: Balance, servers: &[(u32, Option<usize>)]) -> model::Upstream 
         header_limit: 16384,
         tries: 2,
         health,
+        tls: None,
     }
 }
 

@@ -6,6 +6,7 @@ use super::address;
 use super::findings::Findings;
 use super::name::name;
 use super::network::networks;
+use super::tls;
 use crate::config::bounds;
 use crate::config::file;
 use crate::config::model::Listener;
@@ -21,6 +22,7 @@ pub fn listener(findings: &mut Findings<'_>, given: &file::Listener, table: &Ran
     let body_timeout = findings.duration(&given.body_timeout, bounds::BODY_TIMEOUT);
     let keepalive_timeout = findings.duration(&given.keepalive_timeout, bounds::KEEPALIVE_TIMEOUT);
     let trusted_proxies = networks(findings, &given.trusted_proxies);
+    let tls = given.tls.as_ref().map(|section| tls::of_listener(findings, section.get_ref(), &section.span()));
     Some(Listener {
         name: name?,
         listen: listen?,
@@ -31,5 +33,6 @@ pub fn listener(findings: &mut Findings<'_>, given: &file::Listener, table: &Ran
         body_timeout,
         keepalive_timeout,
         trusted_proxies: trusted_proxies?,
+        tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
     })
 }

@@ -10,6 +10,7 @@ mod listener;
 mod name;
 mod network;
 mod route;
+mod tls;
 mod together;
 mod upstream;
 mod versions;

@@ -7,6 +7,7 @@ use toml::Spanned;
 use super::address;
 use super::findings::Findings;
 use super::name::name;
+use super::tls;
 use super::versions::spoken;
 use crate::config::bounds;
 use crate::config::file;
@@ -29,6 +30,7 @@ pub fn upstream(findings: &mut Findings<'_>, given: &file::Upstream, table: &Ran
     let header_limit = findings.size(&given.header_limit, bounds::HEADER_LIMIT);
     let tries = findings.whole(&given.tries, bounds::TRIES);
     let health = health(findings, &given.health, &format!("{key}.health"));
+    let tls = given.tls.as_ref().map(|section| tls::of_upstream(findings, section.get_ref(), &section.span()));
     Some(Upstream {
         name: name?,
         versions: versions?,
@@ -40,6 +42,7 @@ pub fn upstream(findings: &mut Findings<'_>, given: &file::Upstream, table: &Ran
         header_limit: usize::try_from(header_limit).unwrap_or(usize::MAX),
         tries,
         health,
+        tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
     })
 }
 
