@@ -46,6 +46,17 @@ fn written(reason: Reason, versions: Option<&VersionList>, retry_after_s: Option
     head.into_bytes()
 }
 
+/// For a client that speaks plain HTTP where TLS is spoken, as nginx answers it.
+pub fn not_tls() -> Vec<u8> {
+    let body = "The plain HTTP request was sent to an HTTPS port.\n";
+    let length = body.len();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nCache-Control: no-store\r\n\
+         Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
 /// Status and text of an answer that somebody else frames.
 pub fn parts(reason: Reason) -> (u16, String) {
     (status(reason), sentence(reason, None))
@@ -90,6 +101,7 @@ fn sentence(reason: Reason, versions: Option<&VersionList>) -> String {
         Reason::Draining => "The gateway is shutting down.",
         Reason::BackendUnavailable => "No backend can be reached.",
         Reason::BackendTimeout => "The backend did not answer in time.",
+        Reason::BackendTls => "No TLS can be agreed on with the backend.",
         Reason::BackendHandshakeWrong => "The backend's answer is not a valid handshake.",
         Reason::BackendRefused
         | Reason::ClientClosed

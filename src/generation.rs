@@ -1,6 +1,8 @@
 //! All that is built from one configuration. A reload makes a new [`Generation`]; a session keeps the one it began with, and
 //! what is [`Lasting`] outlives them all. It knows no socket and no runtime.
 
+mod secured;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,8 +22,10 @@ use crate::observe::metrics::{ListenerMetrics, RouteMetrics, ServerMetrics, Stan
 use crate::policy::{Permit, Policy};
 use crate::reason::Reason;
 use crate::roster::Roster;
+use crate::tls::Loaded;
 use crate::tunnel::{Frames, PingRules, Rules};
 use crate::upstream::{Change, Cluster, Registry};
+pub use secured::Secured;
 
 /// One configuration, ready to serve.
 pub struct Generation {
@@ -34,6 +38,7 @@ pub struct Generation {
     pub routes: Vec<Arc<RouteHandle>>,
     /// As `config.upstreams`.
     pub upstreams: Vec<Upstream>,
+    pub secured: Secured,
 }
 
 pub struct ListenerHandle {
@@ -281,7 +286,7 @@ impl Lasting {
 
 impl Generation {
     /// What the configuration names is found as the generation before left it, and what nobody names any more is forgotten.
-    pub fn build(config: Config, lasting: &Lasting) -> Generation {
+    pub fn build(config: Config, loaded: Loaded, lasting: &Lasting) -> Generation {
         let metrics = lasting.observer.metrics();
         metrics.apply(&config);
         let listeners = config.listeners.iter().map(|listener| ListenerHandle {
@@ -309,6 +314,7 @@ impl Generation {
             listeners: listeners.collect(),
             routes: routes.collect(),
             upstreams: upstreams.collect(),
+            secured: Secured::new(&config, loaded),
             config,
         };
         // Only now, so that a name that comes back finds what it left.
@@ -368,8 +374,8 @@ pub struct Current {
 }
 
 impl Current {
-    pub fn new(config: Config, lasting: Lasting) -> Current {
-        Current { generation: ArcSwap::from_pointee(Generation::build(config, &lasting)), lasting }
+    pub fn new(config: Config, loaded: Loaded, lasting: Lasting) -> Current {
+        Current { generation: ArcSwap::from_pointee(Generation::build(config, loaded, &lasting)), lasting }
     }
 
     pub fn load(&self) -> Arc<Generation> {
@@ -401,6 +407,9 @@ impl Current {
         for listener in &generation.listeners {
             listener.metrics.connections.set(listener.connections.used() as i64);
         }
+        let certificates = generation.secured.certificates();
+        let shown = certificates.iter().map(|certificate| (certificate.file.as_path(), certificate.not_after));
+        self.observer().metrics().show_certificates(shown);
         let upstreams: Vec<Arc<UpstreamHandle>> = generation.upstreams.iter().map(Upstream::now).collect();
         let named: Vec<Standing<'_>> = upstreams.iter().flat_map(|upstream| upstream.standings()).collect();
         let names: HashSet<(&str, &Address)> = named.iter().map(|server| (server.upstream, server.address)).collect();
@@ -432,6 +441,7 @@ mod tests {
     use crate::config::{self, model};
     use crate::observe::{AccessLog, Metrics, exposition};
     use crate::policy::tests::permit;
+    use crate::tls;
     use crate::upstream::{Tried, TunnelSlot};
 
     fn config(route: &str, upstream: &str, server: &str) -> Config {
@@ -442,15 +452,22 @@ mod tests {
         config::parse("test.toml", &text, NonZeroUsize::MIN).unwrap()
     }
 
+    fn plain(config: &Config) -> Loaded {
+        tls::load(config, &tls::Files::default(), &tls::Known::default()).ok().unwrap()
+    }
+
     fn current() -> Current {
         let metrics = Arc::new(Metrics::new());
         let access_log = AccessLog::open(&model::AccessLog::Off, metrics.access_log_dropped.clone()).unwrap();
         let observer = Arc::new(Observer::new(metrics, access_log));
-        Current::new(config("chat", "app", "127.0.0.1:9001"), Lasting::new(observer))
+        let config = config("chat", "app", "127.0.0.1:9001");
+        let loaded = plain(&config);
+        Current::new(config, loaded, Lasting::new(observer))
     }
 
     fn reload(current: &Current, config: Config) {
-        current.replace(Arc::new(Generation::build(config, &current.lasting)));
+        let loaded = plain(&config);
+        current.replace(Arc::new(Generation::build(config, loaded, &current.lasting)));
     }
 
     fn tunnel(current: &Current) -> TunnelSlot {

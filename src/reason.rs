@@ -51,6 +51,7 @@ pub enum Reason {
     // The backend, before its 101.
     BackendUnavailable,
     BackendTimeout,
+    BackendTls,
     BackendHandshakeWrong,
     BackendRefused,
     // The end of a tunnel.
@@ -143,7 +144,7 @@ const fn closing(code: &'static str, by: By, tells: Tells) -> Facts {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 52] = [
+    pub const ALL: [Reason; 53] = [
         Reason::HeadMalformed,
         Reason::HeadTooLarge,
         Reason::HeadTimeout,
@@ -175,6 +176,7 @@ impl Reason {
         Reason::Draining,
         Reason::BackendUnavailable,
         Reason::BackendTimeout,
+        Reason::BackendTls,
         Reason::BackendHandshakeWrong,
         Reason::BackendRefused,
         Reason::ClientClosed,
@@ -231,6 +233,7 @@ impl Reason {
             Reason::Draining => refusal("draining", 503, By::Operator),
             Reason::BackendUnavailable => refusal("backend-unavailable", 503, By::Backend),
             Reason::BackendTimeout => refusal("backend-timeout", 504, By::Backend),
+            Reason::BackendTls => refusal("backend-tls", 502, By::Backend),
             Reason::BackendHandshakeWrong => refusal("backend-handshake-wrong", 502, By::Backend),
             Reason::BackendRefused => ending("backend-refused", By::Backend),
             Reason::ClientClosed => ending("client-closed", By::Client),

@@ -32,6 +32,7 @@ use crate::observe::{AccessLog, Metrics, Observer};
 use crate::proxy::PlainProxy;
 use crate::reload::{self, Fixed, Reloader};
 use crate::source::Source;
+use crate::tls::{self, Files, Known, Loaded};
 use sockets::{Bound, Sockets};
 
 /// Where the listening sockets come from.
@@ -50,6 +51,8 @@ pub enum StartError {
     Listen { name: String, address: SocketAddr, source: io::Error },
     #[error("cannot open the access log: {0}")]
     AccessLog(io::Error),
+    #[error("{0} of the files for TLS cannot be used; `wsgate check` names them too")]
+    Files(usize),
     #[error(transparent)]
     TakeOver(#[from] TakeError),
 }
@@ -57,7 +60,7 @@ pub enum StartError {
 /// Serves until a signal ends it. The configuration is read again from `source`, if there is one.
 ///
 /// # Errors
-/// When an address is taken, the access log cannot be opened, or no sockets are handed over; nothing has been served then,
+/// When a file for TLS cannot be used, an address is taken, the access log cannot be opened, or no sockets are handed over; nothing has been served then,
 /// and a process that handed its sockets over serves on.
 pub fn run(
     asked: Config,
@@ -67,6 +70,8 @@ pub fn run(
 ) -> Result<ExitCode, StartError> {
     let started = Instant::now();
     reload::tell_not_in_force(&asked);
+    let files = Files::read(&asked);
+    let loaded = load(&asked, &files)?;
     let metrics = Arc::new(Metrics::new());
     let access_log =
         AccessLog::open(&asked.log.access, metrics.access_log_dropped.clone()).map_err(StartError::AccessLog)?;
@@ -82,7 +87,7 @@ pub fn run(
     drop(asked);
     let lasting = Lasting::new(Arc::clone(&observer));
     discover::ask_at_start(&config, &lasting);
-    let current = Arc::new(Current::new(config, lasting));
+    let current = Arc::new(Current::new(config, loaded, lasting));
     let discovery = Arc::new(Discovery::new(Arc::clone(&current)));
     observer.metrics().reload_succeeded(SystemTime::now());
     let lifecycle = Arc::new(Lifecycle::new(notifier));
@@ -91,13 +96,26 @@ pub fn run(
     server.bootstrap();
     let accept_loops = sockets.count();
     add_services(&mut server, sockets, &current, &lifecycle, started);
-    let reloader = source.map(|source| Arc::new(Reloader::new(source, fixed, Arc::clone(&discovery), diagnostics)));
+    let reloader = source.map(|source| {
+        let reloader = Reloader::new(source, fixed, Arc::clone(&discovery), diagnostics, files);
+        Arc::new(reloader)
+    });
     server.add_service(DiscoveryService { discovery });
     server.add_service(ReloadService { reloader, lifecycle: Arc::clone(&lifecycle) });
     let signals = Signals::new(Arc::clone(&lifecycle), current, accept_loops, predecessor);
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     observer.access_log().close();
     Ok(if lifecycle.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Before anything is bound or taken over.
+fn load(config: &Config, files: &Files) -> Result<Loaded, StartError> {
+    let loaded = tls::load(config, files, &Known::default()).map_err(|problems| {
+        reload::tell_files(&problems);
+        StartError::Files(problems.len())
+    })?;
+    reload::tell_expired(loaded.certificates());
+    Ok(loaded)
 }
 
 /// Until this process serves, the one before speaks for the service.

@@ -22,22 +22,22 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tunnel", &["bridge", "dialect", "reason", "wire"]),
     ("roster", &["reason"]),
     ("observe", &["address", "config", "dialect", "reason"]),
+    ("tls", &["config"]),
     (
         "generation",
         &[
             "address", "bridge", "config", "dialect", "policy", "limits", "names", "upstream", "tunnel", "observe",
-            "reason", "roster",
+            "reason", "roster", "tls",
         ],
     ),
     ("fleet", &["config", "generation", "limits", "observe"]),
     ("discover", &["config", "generation", "names", "observe"]),
     ("logging", &["config"]),
     ("source", &["config"]),
-    ("tls", &["config"]),
     ("lifecycle", &["config", "generation", "reason", "roster"]),
-    ("reload", &["config", "discover", "generation", "lifecycle", "logging", "reason", "source"]),
+    ("reload", &["config", "discover", "generation", "lifecycle", "logging", "reason", "source", "tls"]),
     ("stream", &[]),
-    ("dial", &["address", "config", "dialect", "handshake", "reason", "stream"]),
+    ("dial", &["address", "config", "dialect", "handshake", "reason", "stream", "tls"]),
     ("relay", &["bridge", "generation", "limits", "observe", "reason", "roster", "tunnel", "upstream", "wire"]),
     (
         "edge",
@@ -59,12 +59,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "reason",
             "relay",
             "stream",
+            "tls",
             "tunnel",
             "upstream",
             "wire",
         ],
     ),
-    ("proxy", &["address", "answer", "dial", "generation", "observe", "policy", "reason", "upstream"]),
+    ("proxy", &["address", "answer", "dial", "generation", "observe", "policy", "reason", "stream", "tls", "upstream"]),
     ("admin", &["address", "config", "dialect", "generation", "lifecycle", "observe"]),
     (
         "server",
@@ -81,9 +82,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "proxy",
             "reload",
             "source",
+            "tls",
         ],
     ),
-    ("cli", &["answer", "config", "dialect", "handshake", "logging", "policy", "reason", "server", "source", "wire"]),
+    (
+        "cli",
+        &["answer", "config", "dialect", "handshake", "logging", "policy", "reason", "server", "source", "tls", "wire"],
+    ),
 ];
 
 /// The parts that decide. They know no socket, no clock and no runtime.

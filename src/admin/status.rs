@@ -275,7 +275,8 @@ mod tests {
             metrics.apply(&config);
             let access_log = AccessLog::open(&model::AccessLog::Off, metrics.access_log_dropped.clone()).unwrap();
             let observer = Arc::new(Observer::new(metrics, access_log));
-            let generation = Generation::build(config, &Lasting::new(Arc::clone(&observer)));
+            let loaded = crate::tls::load(&config, &crate::tls::Files::default(), &crate::tls::Known::default());
+            let generation = Generation::build(config, loaded.ok().unwrap(), &Lasting::new(Arc::clone(&observer)));
             Process { generation, observer, lifecycle: Lifecycle::default() }
         }
 

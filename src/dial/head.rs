@@ -27,11 +27,45 @@ pub enum Offers {
     Strip,
 }
 
+/// How the client spoke to the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+/// What a backend is told of the client's certificate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Certified<'a> {
+    /// Names of fields that only the gateway writes, whether or not it does here.
+    pub reserved: &'a [String],
+    /// A field of them, and the subject.
+    pub field: Option<(&'a str, &'a str)>,
+}
+
+/// Whether only the gateway writes this field. Many servers hand `-` and `_` on as the same, so both are.
+pub fn is_reserved(name: &str, reserved: &[String]) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let is_it = |own: &String| own.len() == name.len() && own.bytes().map(plain).eq(name.bytes().map(plain));
+    reserved.iter().any(is_it)
+}
+
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin {
+pub struct Origin<'a> {
     pub client: ClientAddr,
     pub trust: Trust,
+    pub scheme: Scheme,
+    pub certified: Certified<'a>,
 }
 
 /// Spellings that old peers compare byte for byte. Other names keep the client's spelling.
@@ -58,7 +92,7 @@ const WRITTEN_BY_US: [&str; 5] = ["Host", "Forwarded", "X-Forwarded-For", "X-For
 pub const BELIEVED_OF_A_PROXY: [&str; 2] = ["X-Forwarded-Port", "X-Real-IP"];
 
 /// The head of an upgrade towards a backend.
-pub fn upgrade(head: &Head<'_>, origin: Origin, offers: Offers) -> Vec<u8> {
+pub fn upgrade(head: &Head<'_>, origin: Origin<'_>, offers: Offers) -> Vec<u8> {
     let mut out = Vec::with_capacity(768);
     put(&mut out, &[b"GET ", head.path_and_query.as_bytes(), b" HTTP/1.1\r\n"]);
     if let Some(host) = head.host {
@@ -67,7 +101,7 @@ pub fn upgrade(head: &Head<'_>, origin: Origin, offers: Offers) -> Vec<u8> {
     field(&mut out, "Upgrade", upgrade_value(head));
     field(&mut out, "Connection", b"Upgrade");
     for line in &head.fields {
-        if goes_on(head, line, origin.trust, offers) {
+        if goes_on(head, line, origin, offers) {
             field(&mut out, spelling(line.name), line.value);
         }
     }
@@ -78,7 +112,7 @@ pub fn upgrade(head: &Head<'_>, origin: Origin, offers: Offers) -> Vec<u8> {
 
 /// The head of a handshake of the gateway's own, on a client's behalf. The first lines have the order of the drafts, which some
 /// servers count on.
-pub fn own(head: &Head<'_>, origin: Origin, ask: &Ask, offered: &[u8]) -> Vec<u8> {
+pub fn own(head: &Head<'_>, origin: Origin<'_>, ask: &Ask, offered: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(768);
     put(&mut out, &[b"GET ", head.path_and_query.as_bytes(), b" HTTP/1.1\r\n"]);
     field(&mut out, "Upgrade", ask.upgrade().as_bytes());
@@ -100,7 +134,7 @@ pub fn own(head: &Head<'_>, origin: Origin, ask: &Ask, offered: &[u8]) -> Vec<u8
     }
     for line in &head.fields {
         let is_written = is_of_a_handshake(line.name) || line.is("Origin");
-        if !is_written && goes_on(head, line, origin.trust, Offers::Strip) {
+        if !is_written && goes_on(head, line, origin, Offers::Strip) {
             field(&mut out, spelling(line.name), line.value);
         }
     }
@@ -114,13 +148,14 @@ fn upgrade_value<'h>(head: &'h Head<'h>) -> &'h [u8] {
     elements(&head.fields, "Upgrade").find(|token| token.eq_ignore_ascii_case(b"websocket")).unwrap_or(b"websocket")
 }
 
-fn goes_on(head: &Head<'_>, line: &Field<'_>, trust: Trust, offers: Offers) -> bool {
+fn goes_on(head: &Head<'_>, line: &Field<'_>, origin: Origin<'_>, offers: Offers) -> bool {
     let written_by_us = WRITTEN_BY_US.iter().any(|name| line.is(name));
-    let made_up = trust == Trust::Client && BELIEVED_OF_A_PROXY.iter().any(|name| line.is(name));
+    let made_up = origin.trust == Trust::Client && BELIEVED_OF_A_PROXY.iter().any(|name| line.is(name));
     // No body is sent, and nothing waits for a 100.
     let about_a_body = line.is("Content-Length") || line.is("Transfer-Encoding") || line.is("Expect");
     let stripped = offers == Offers::Strip && line.is(extension::FIELD);
-    !written_by_us && !made_up && !about_a_body && !stripped && !ends_here(head, line)
+    let reserved = is_reserved(line.name, origin.certified.reserved);
+    !written_by_us && !made_up && !reserved && !about_a_body && !stripped && !ends_here(head, line)
 }
 
 /// Hop by hop, unless it is a nomination that a relaxed route let through for a field the handshake needs.
@@ -132,7 +167,7 @@ fn ends_here(head: &Head<'_>, line: &Field<'_>) -> bool {
 }
 
 /// `X-Forwarded-*` as every server knows them, and `Forwarded` (RFC 7239) beside them.
-fn forwarded(out: &mut Vec<u8>, head: &Head<'_>, origin: Origin) {
+fn forwarded(out: &mut Vec<u8>, head: &Head<'_>, origin: Origin<'_>) {
     let client = origin.client.ip();
     let host = head.host.map(|host| host.authority);
     let before = |name: &str| match origin.trust {
@@ -149,11 +184,15 @@ fn forwarded(out: &mut Vec<u8>, head: &Head<'_>, origin: Origin) {
     let (address, node) = names(client);
     list("X-Forwarded-For", &address);
     let named = host.map(|host| format!("host=\"{host}\";")).unwrap_or_default();
-    list("Forwarded", &format!("for={node};{named}proto=http"));
-    for (name, own) in [("X-Forwarded-Proto", Some("http")), ("X-Forwarded-Host", host)] {
+    let scheme = origin.scheme.as_str();
+    list("Forwarded", &format!("for={node};{named}proto={scheme}"));
+    for (name, own) in [("X-Forwarded-Proto", Some(scheme)), ("X-Forwarded-Host", host)] {
         if let Some(value) = before(name).or_else(|| own.map(str::to_owned)) {
             field(out, name, value.as_bytes());
         }
+    }
+    if let Some((name, subject)) = origin.certified.field {
+        field(out, name, subject.as_bytes());
     }
 }
 
@@ -188,14 +227,41 @@ fn put(out: &mut Vec<u8>, pieces: &[&[u8]]) {
 mod tests {
     use super::*;
 
+    fn origin(trust: Trust) -> Origin<'static> {
+        let client = "192.0.2.1:5".parse::<std::net::SocketAddr>().unwrap().into();
+        Origin { client, trust, scheme: Scheme::Http, certified: Certified::default() }
+    }
+
+    #[test]
+    fn what_a_client_says_of_its_certificate_is_dropped_in_every_spelling() {
+        let reserved = ["X-Client-Subject".to_owned(), "X-Other".to_owned()];
+        let said = "X-Client-Subject: CN=a\nx-client-subject: CN=a\nX_Client_SUBJECT: CN=a\nX-Other: b\nX-Client: c\n";
+        let bytes = format!("GET /ws HTTP/1.1\nhost: a\n{said}\n").replace('\n', "\r\n");
+        let head = Head::parse(bytes.as_bytes()).unwrap();
+        let check = |trust: Trust, field: Option<(&str, &str)>, expected: &str| {
+            let certified = Certified { reserved: &reserved, field };
+            let origin = Origin { scheme: Scheme::Https, certified, ..origin(trust) };
+            for built in [upgrade(&head, origin, Offers::Forward), {
+                let ask = Ask::new(crate::dialect::Dialect::Rfc6455, &mut fastrand::Rng::with_seed(1));
+                own(&head, origin, &ask, b"")
+            }] {
+                let built = String::from_utf8(built).unwrap().to_ascii_lowercase();
+                let told: Vec<&str> =
+                    built.lines().filter(|line| line.contains("client") || line.contains("other")).collect();
+                assert_eq!(told.join("|"), format!("x-client: c{expected}"));
+                assert!(built.contains("proto=https\r\nx-forwarded-proto: https\r\n"), "{built}");
+            }
+        };
+        for trust in [Trust::Client, Trust::Proxy] {
+            check(trust, None, "");
+            check(trust, Some(("X-Client-Subject", "CN=device")), "|x-client-subject: cn=device");
+        }
+    }
+
     fn check(extra: &str, trust: Trust, offers: Offers, expected: &str) {
         let bytes = format!("GET /ws?x=1 HTTP/1.1\nhost: a.example:8080\n{extra}\n").replace('\n', "\r\n");
         let head = Head::parse(bytes.as_bytes()).unwrap();
-        let built = upgrade(
-            &head,
-            Origin { client: "192.0.2.1:5".parse::<std::net::SocketAddr>().unwrap().into(), trust },
-            offers,
-        );
+        let built = upgrade(&head, origin(trust), offers);
         assert_eq!(String::from_utf8(built).unwrap().replace("\r\n", "\n"), expected);
     }
 

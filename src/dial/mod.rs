@@ -16,6 +16,7 @@ use crate::handshake::response::Answer;
 use crate::handshake::{HeadScan, Scan};
 use crate::reason::Reason;
 use crate::stream::Stream;
+use crate::tls::{Connector, NotConnected};
 use deadline::{Deadline, TimedOut};
 
 /// Interim answers (1xx) before the final one, at most.
@@ -39,6 +40,9 @@ pub enum DialError {
     /// Out of descriptors, ports or memory: no fault of the server.
     #[error("cannot connect to anything: {0}")]
     Local(io::Error),
+    /// Its certificate is not believed, or there is no TLS that both speak.
+    #[error("no TLS: {0}")]
+    Tls(NotConnected),
     #[error("connect timed out")]
     ConnectTimeout,
     #[error("connection ended before an answer: {0}")]
@@ -55,22 +59,37 @@ impl DialError {
     pub fn reason(&self) -> Reason {
         match self {
             DialError::Connect(_) | DialError::Local(_) => Reason::BackendUnavailable,
+            DialError::Tls(_) => Reason::BackendTls,
             DialError::ConnectTimeout | DialError::AnswerTimeout => Reason::BackendTimeout,
             DialError::Lost(_) | DialError::Garbage | DialError::TooLarge => Reason::BackendHandshakeWrong,
         }
     }
 }
 
-/// A fresh connection: nothing of another client's can be on it.
+/// A fresh connection: nothing of another client's can be on it. With a connector, over TLS or not at all.
 ///
 /// # Errors
-/// When it is refused, unreachable, or not there in time.
-pub async fn connect(server: &Address, deadline: &mut Deadline) -> Result<Stream, DialError> {
-    match deadline.hold(open(server)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) if is_local(&error) => Err(DialError::Local(error)),
-        Ok(Err(error)) => Err(DialError::Connect(error)),
-        Err(TimedOut) => Err(DialError::ConnectTimeout),
+/// When it is refused, unreachable, not believed, or not there in time.
+pub async fn connect(server: &Address, tls: Option<&Connector>, deadline: &mut Deadline) -> Result<Stream, DialError> {
+    let connecting = async {
+        let stream = match open(server).await {
+            Ok(stream) => stream,
+            Err(error) if is_local(&error) => return Err(DialError::Local(error)),
+            Err(error) => return Err(DialError::Connect(error)),
+        };
+        match tls {
+            Some(connector) => connector.connect(stream).await.map(Stream::from).map_err(DialError::Tls),
+            None => Ok(stream),
+        }
+    };
+    deadline.hold(connecting).await.unwrap_or(Err(DialError::ConnectTimeout))
+}
+
+/// In TLS 1.3 a server judges our certificate only after the handshake.
+fn lost(error: io::Error) -> DialError {
+    match NotConnected::from(error) {
+        tls @ NotConnected::Tls(_) => DialError::Tls(tls),
+        NotConnected::Lost(error) => DialError::Lost(error),
     }
 }
 
@@ -104,7 +123,8 @@ pub async fn exchange(
     mut deadline: Deadline,
 ) -> Result<Reply, DialError> {
     let exchange = async {
-        stream.write_all(head).await.map_err(DialError::Lost)?;
+        stream.write_all(head).await.map_err(lost)?;
+        stream.flush().await.map_err(lost)?;
         let mut bytes = Vec::new();
         let mut start = 0;
         for _ in 0..INTERIM_MAX {
@@ -155,7 +175,7 @@ async fn read_some(stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<(), DialE
     match stream.read_buf(bytes).await {
         Ok(0) => Err(DialError::Lost(io::ErrorKind::UnexpectedEof.into())),
         Ok(_) => Ok(()),
-        Err(error) => Err(DialError::Lost(error)),
+        Err(error) => Err(lost(error)),
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use super::Edge;
 use crate::address::ClientAddr;
-use crate::dial::head::Trust;
+use crate::dial::head::{Certified, Scheme, Trust};
 use crate::generation::Generation;
 use crate::handshake::request::{Head, Intent};
 use crate::observe::event::{Request, RequestId};
+use crate::tls::Met;
 
 pub struct Arrival<'a> {
     pub edge: &'a Edge,
@@ -17,13 +18,35 @@ pub struct Arrival<'a> {
     pub generation: &'a Arc<Generation>,
     pub id: RequestId,
     pub client: ClientAddr,
+    /// What came of the TLS handshake; `None` where the client speaks plainly.
+    pub met: Option<&'a Met>,
     /// When its head was complete.
     pub at: Instant,
 }
 
 impl<'a> Arrival<'a> {
-    pub fn new(edge: &'a Edge, generation: &'a Arc<Generation>, client: ClientAddr) -> Arrival<'a> {
-        Arrival { edge, generation, id: RequestId(fastrand::u64(..)), client, at: Instant::now() }
+    pub fn new(
+        edge: &'a Edge,
+        generation: &'a Arc<Generation>,
+        client: ClientAddr,
+        met: Option<&'a Met>,
+    ) -> Arrival<'a> {
+        Arrival { edge, generation, id: RequestId(fastrand::u64(..)), client, met, at: Instant::now() }
+    }
+
+    pub fn scheme(&self) -> Scheme {
+        if self.met.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
+    /// What backends are told of the client's certificate.
+    pub fn certified(&self) -> Certified<'a> {
+        let rules = self.generation.listener(self.edge.listener).tls.as_ref();
+        let name = rules.and_then(|tls| tls.client_certificate_header.as_deref());
+        Certified { reserved: self.generation.secured.reserved(), field: name.zip(self.client_certificate()) }
+    }
+
+    fn client_certificate(&self) -> Option<&'a str> {
+        self.met.and_then(|met| met.subject.as_deref())
     }
 
     pub fn listener(&self) -> &str {
@@ -45,6 +68,7 @@ impl<'a> Arrival<'a> {
             listener: self.listener(),
             route: route.map(|route| self.generation.routes[route].name.as_str()),
             client: self.client,
+            client_certificate: self.client_certificate(),
             method: head.map_or("-", |head| head.method),
             host: head.and_then(|head| head.host).map(|host| host.authority),
             path: head.map_or("-", |head| head.path),

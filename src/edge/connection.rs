@@ -9,6 +9,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::arrival::Arrival;
 use super::head_reader::{self, Patience, Received};
 use super::refusal::{self, About, Client};
+use super::secure::{self, Secured};
 use super::{Edge, admission, plain, upgrade};
 use crate::address::ClientAddr;
 use crate::generation::Generation;
@@ -26,7 +27,7 @@ enum Next {
 /// Ends when the connection does, or when a tunnel of its own goes on with it.
 pub async fn serve(
     edge: Arc<Edge>,
-    mut stream: Stream,
+    stream: Stream,
     client: ClientAddr,
     shutdown: ShutdownWatch,
     arriving: TaskTrackerToken,
@@ -35,14 +36,22 @@ pub async fn serve(
     // Until the first head is dealt with.
     let mut arriving = Some(arriving);
     let mut generation = edge.current.load();
-    let arrival = Arrival::new(edge, &generation, client);
-    let mut connection = match admission::connection(&arrival) {
-        Ok(occupied) => Some(occupied),
-        Err(reason) => {
-            let Some(_told) = edge.turned_away.take() else { return };
-            return refusal::refuse(Client::Unread(&mut stream), &arrival, None, reason, None).await;
-        }
+    let arrival = Arrival::new(edge, &generation, client, None);
+    // Counted from here on, so that whoever does not come to an end is counted too; and told, if there is still room for that.
+    let (mut connection, refused) = match admission::connection(&arrival) {
+        Ok(occupied) => (Some(occupied), None),
+        Err(reason) => (None, Some((reason, edge.turned_away.take()))),
     };
+    if matches!(refused, Some((_, None))) {
+        return;
+    }
+    // What comes before TLS, such as the PROXY protocol, has its place above this line.
+    let Some(Secured { mut stream, met }) = secure::secure(edge, &generation, stream).await else { return };
+    let met = met.as_ref();
+    if let Some((reason, _told)) = refused {
+        let arrival = Arrival::new(edge, &generation, client, met);
+        return refusal::refuse(Client::Unread(&mut stream), &arrival, None, reason, None).await;
+    }
     let mut patience = first_patience(edge, &generation);
     let mut buffer = BytesMut::new();
     loop {
@@ -56,7 +65,7 @@ pub async fn serve(
             None => return,
         };
         generation = edge.current.load();
-        let arrival = Arrival::new(edge, &generation, client);
+        let arrival = Arrival::new(edge, &generation, client, met);
         match received {
             Received::Gone => return,
             Received::Refused(reason) => {

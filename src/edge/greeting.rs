@@ -2,7 +2,7 @@
 //! not know what the backend speaks.
 
 use super::relayed;
-use crate::dial::head::{Trust, field};
+use crate::dial::head::{Scheme, Trust, field};
 use crate::dialect::Dialect;
 use crate::handshake::ask::REASON_OF_HIXIE_75;
 use crate::handshake::header_list::elements;
@@ -20,6 +20,8 @@ pub struct Greeted<'a> {
     pub digest: Option<[u8; DIGEST_BYTES]>,
     /// Whether its word on how its own client sees the gateway counts.
     pub trust: Trust,
+    /// How it speaks to the gateway itself.
+    pub scheme: Scheme,
 }
 
 impl Greeted<'_> {
@@ -64,7 +66,7 @@ impl Greeted<'_> {
             Trust::Proxy => elements(&self.head.fields, name).next(),
             Trust::Client => None,
         };
-        let proto = said("X-Forwarded-Proto").unwrap_or_default();
+        let proto = said("X-Forwarded-Proto").unwrap_or(self.scheme.as_str().as_bytes());
         let is_secure = ["https", "wss"].iter().any(|one| proto.eq_ignore_ascii_case(one.as_bytes()));
         let (scheme, default_port) = if is_secure { ("wss", ":443") } else { ("ws", ":80") };
         let named = self.head.host.map_or("", |host| host.authority);
@@ -85,7 +87,7 @@ mod tests {
         let bytes = format!("GET /demo?x=1 HTTP/1.1\nHost: example.com\n{lines}\n").replace('\n', "\r\n");
         let head = Head::parse(bytes.as_bytes()).unwrap();
         let answer = Answer::parse(ANSWER.as_bytes()).unwrap();
-        let greeted = Greeted { dialect, head: &head, digest, trust };
+        let greeted = Greeted { dialect, head: &head, digest, trust, scheme: Scheme::Http };
         let sent = greeted.switching(&answer, Some(b"sample"));
         assert_eq!(String::from_utf8(sent).unwrap().replace("\r\n", "\n"), expected);
     }

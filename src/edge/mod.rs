@@ -13,6 +13,7 @@ mod question;
 mod reach;
 mod refusal;
 mod relayed;
+mod secure;
 mod upgrade;
 
 use std::sync::Arc;

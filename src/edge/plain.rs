@@ -25,6 +25,8 @@ pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit, behind: us
         listener: arrival.edge.listener,
         client: arrival.client,
         trust: arrival.trust(),
+        scheme: arrival.scheme(),
+        certificate: arrival.met.and_then(|met| met.subject.clone()),
         at: arrival.at,
         method: head.method.to_owned(),
         host: head.host.map(|host| host.authority.to_owned()),

@@ -21,7 +21,7 @@ pub struct Wish<'a> {
     /// `None` where its version is only observed: then its words go on as they are.
     pub speaks: Option<Dialect>,
     pub route: &'a Route,
-    origin: Origin,
+    origin: Origin<'a>,
     offers: Offers,
 }
 
@@ -59,7 +59,8 @@ impl<'a> Wish<'a> {
             Extensions::Strip => Offers::Strip,
             Extensions::Pass | Extensions::Refuse => Offers::Forward,
         };
-        let origin = Origin { client: arrival.client, trust: arrival.trust() };
+        let (trust, scheme, certified) = (arrival.trust(), arrival.scheme(), arrival.certified());
+        let origin = Origin { client: arrival.client, trust, scheme, certified };
         Wish { head, key3, speaks: permit.speaks(), route, origin, offers }
     }
 

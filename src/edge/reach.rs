@@ -135,7 +135,8 @@ async fn dial_one(
     let begun = Instant::now();
     let answered = async {
         let mut deadline = Deadline::within(rules.connect_timeout);
-        let stream = dial::connect(address, &mut deadline).await?;
+        let connector = arrival.generation.secured.upstream(&rules.name);
+        let stream = dial::connect(address, connector.as_deref(), &mut deadline).await?;
         arrival.edge.current.observer().connected(&rules.name, begun.elapsed());
         dial::exchange(stream, &question.bytes, question.proof_bytes(), rules, deadline).await
     };
@@ -145,6 +146,10 @@ async fn dial_one(
         Err(DialError::Local(error)) => {
             tracing::error!(id = %arrival.id, server = %address, %error, "the gateway cannot connect to anything");
             upstream.not_used(server, Reason::BackendUnavailable);
+        }
+        Err(error @ DialError::Tls(_)) => {
+            tracing::warn!(id = %arrival.id, server = %address, %error, "a server is not spoken to without TLS");
+            upstream.not_reached(server, error.reason(), Instant::now());
         }
         Err(error) => {
             tracing::debug!(id = %arrival.id, server = %address, %error, "dial failed");

@@ -81,7 +81,10 @@ pub async fn send(client: Client<'_>, bytes: &[u8]) {
         Client::Unread(stream) => (stream, true),
     };
     let sent = timeout(ANSWER_TIMEOUT, stream.write_all(bytes)).await;
-    if unread && matches!(sent, Ok(Ok(()))) && stream.shutdown().await.is_ok() {
+    // Over TLS the end is said, or the client could not tell it from a cut.
+    let says_end = unread || stream.is_tls();
+    let shut = async { says_end && matches!(sent, Ok(Ok(()))) && stream.shutdown().await.is_ok() };
+    if matches!(timeout(ANSWER_TIMEOUT, shut).await, Ok(true)) && unread {
         linger(stream).await;
     }
 }

@@ -154,7 +154,8 @@ fn greeting(arrival: &Arrival<'_>, admitted: &Admitted<'_>, reached: &Switching)
     let answer = reached.reply.answer();
     match (admitted.permit.speaks(), reached.question.own_dialect()) {
         (Some(dialect), Some(_)) => {
-            let greeted = Greeted { dialect, head: &admitted.head, digest: admitted.digest, trust: arrival.trust() };
+            let (digest, trust, scheme) = (admitted.digest, arrival.trust(), arrival.scheme());
+            let greeted = Greeted { dialect, head: &admitted.head, digest, trust, scheme };
             greeted.switching(&answer, reached.question.chosen(&answer))
         }
         (Some(_) | None, _) => relayed::switching(&answer),
@@ -170,7 +171,11 @@ async fn open(arrival: &Arrival<'_>, mut client: Stream, admitted: Admitted<'_>,
     let observer = Arc::clone(arrival.edge.current.observer());
     let switching = greeting(arrival, &admitted, &reached);
     reached.reply.deadline.restart(upstream.handshake_timeout);
-    if !matches!(reached.reply.deadline.hold(client.write_all(&switching)).await, Ok(Ok(()))) {
+    let greet = async {
+        client.write_all(&switching).await?;
+        client.flush().await
+    };
+    if !matches!(reached.reply.deadline.hold(greet).await, Ok(Ok(()))) {
         let request = arrival.event(Some(&admitted.head), admitted.decision.route);
         let (reason, status) = (Reason::ClientLost, answer::CLIENT_GONE);
         return arrival.edge.current.observer().refused(&Refused { request, reason, status, detail: None });

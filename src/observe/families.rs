@@ -97,6 +97,21 @@ pub(super) const TUNNEL_CLOSES: Row = row(
 );
 pub(super) const CONNECTIONS: Row =
     row("wsgate_connections", &["listener"], "Open client connections now, tunnels included.");
+pub(super) const TLS_HANDSHAKES: Row = row(
+    "wsgate_tls_handshakes_total",
+    &["listener", "version", "kind"],
+    "TLS handshakes with clients that came to a good end, by whether a session was resumed.",
+);
+pub(super) const TLS_HANDSHAKE_FAILURES: Row = row(
+    "wsgate_tls_handshake_failures_total",
+    &["listener", "reason"],
+    "Clients with which TLS was not agreed on, by why.",
+);
+pub(super) const TLS_NOT_AFTER: Row = row(
+    "wsgate_tls_certificate_not_after_timestamp_seconds",
+    &["certificate"],
+    "When a certificate that the gateway shows expires, in Unix time, by its file.",
+);
 pub(super) const HTTP_REQUESTS: Row = row(
     "wsgate_http_requests_total",
     &["route", "status"],

@@ -74,6 +74,8 @@ pub(super) struct RequestFields<'e> {
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<&'e str>,
     client: ClientAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_certificate: Option<&'e str>,
     method: &'e str,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'e str>,
@@ -154,6 +156,7 @@ impl<'e> RequestFields<'e> {
             listener: request.listener,
             route: request.route,
             client: request.client,
+            client_certificate: request.client_certificate,
             method: request.method,
             host: request.host,
             path: request.path,
@@ -242,6 +245,7 @@ pub(super) mod tests {
             listener: "public",
             route: Some("chat"),
             client: "192.0.2.1:5555".parse::<std::net::SocketAddr>().unwrap().into(),
+            client_certificate: None,
             method: "GET",
             host: Some("example.com"),
             path: "/chat",

@@ -3,6 +3,7 @@
 //! (that is `exposition`).
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -37,6 +38,10 @@ pub const REVISION: &str = match option_env!("WSGATE_REVISION") {
     None => "unknown",
 };
 
+/// The `kind` labels of a TLS handshake.
+pub const FULL: &str = "full";
+pub const RESUMED: &str = "resumed";
+
 const TO_BACKEND: &str = "to_backend";
 const TO_CLIENT: &str = "to_client";
 
@@ -65,6 +70,9 @@ pub struct Metrics {
     pub(super) pong_timeouts: IntCounterVec,
     pub(super) tunnel_closes: IntCounterVec,
     connections: IntGaugeVec,
+    pub(super) tls_handshakes: IntCounterVec,
+    pub(super) tls_handshake_failures: IntCounterVec,
+    tls_not_after: IntGaugeVec,
     pub(super) http_requests: IntCounterVec,
     backend_up: IntGaugeVec,
     backend_versions: IntGaugeVec,
@@ -161,6 +169,9 @@ impl Metrics {
             pong_timeouts: sides(define.counter(families::PONG_TIMEOUTS)),
             tunnel_closes: define.counter(families::TUNNEL_CLOSES),
             connections: define.gauge(families::CONNECTIONS),
+            tls_handshakes: define.counter(families::TLS_HANDSHAKES),
+            tls_handshake_failures: define.counter(families::TLS_HANDSHAKE_FAILURES),
+            tls_not_after: define.gauge(families::TLS_NOT_AFTER),
             http_requests: define.counter(families::HTTP_REQUESTS),
             backend_up: define.gauge(families::BACKEND_UP),
             backend_versions: define.gauge(families::BACKEND_VERSIONS),
@@ -234,6 +245,9 @@ impl Metrics {
     pub fn apply(&self, config: &Config) {
         for listener in &config.listeners {
             self.listener(&listener.name);
+            if listener.tls.is_some() {
+                self.show_handshakes(&listener.name);
+            }
         }
         for route in &config.routes {
             self.show_route(config, route);
@@ -274,6 +288,14 @@ impl Metrics {
         forget(&self.backend_failures, &[("upstream", upstream), ("server", &address.to_string())]);
     }
 
+    /// The certificates that are shown now, by file. One that is not among them is not shown: it would seem to expire for ever.
+    pub fn show_certificates<'a>(&self, certificates: impl Iterator<Item = (&'a Path, SystemTime)>) {
+        self.tls_not_after.reset();
+        for (file, not_after) in certificates {
+            self.tls_not_after.with_label_values(&[&file.display().to_string()]).set(unix_seconds(not_after));
+        }
+    }
+
     /// A configuration was read and taken, at the start or on a reload.
     pub fn reload_succeeded(&self, now: SystemTime) {
         self.reload_success_timestamp.set(unix_seconds(now));
@@ -303,7 +325,12 @@ impl Metrics {
         self.handover_timestamp.set(unix_seconds(now));
     }
 
-    /// A configuration was read and refused; the old one stays in force.
+    /// What was refused for its files alone can be used again.
+    pub fn reload_is_good(&self) {
+        self.reload_successful.set(1);
+    }
+
+    /// A configuration was read and refused, or a file that it names; the old one stays in force.
     pub fn reload_failed(&self) {
         self.reload_successful.set(0);
     }
@@ -316,6 +343,14 @@ impl Metrics {
     /// The state of every series now.
     pub fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
+    }
+
+    fn show_handshakes(&self, listener: &str) {
+        for version in ["1.2", "1.3"] {
+            for kind in [FULL, RESUMED] {
+                self.tls_handshakes.with_label_values(&[listener, version, kind]);
+            }
+        }
     }
 
     fn show_route(&self, config: &Config, route: &model::Route) {

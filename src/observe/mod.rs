@@ -67,6 +67,17 @@ impl Observer {
         self.metrics.upgrade_requests.with_label_values(&[listener, route.unwrap_or(NO_ROUTE), asked]).inc();
     }
 
+    /// TLS was agreed on with a client.
+    pub fn tls_agreed(&self, listener: &str, version: &'static str, is_resumed: bool) {
+        let kind = if is_resumed { metrics::RESUMED } else { metrics::FULL };
+        self.metrics.tls_handshakes.with_label_values(&[listener, version, kind]).inc();
+    }
+
+    /// TLS was not agreed on with a client. `reason` is of a closed set.
+    pub fn tls_failed(&self, listener: &str, reason: &'static str) {
+        self.metrics.tls_handshake_failures.with_label_values(&[listener, reason]).inc();
+    }
+
     /// Observe mode or a relaxed check let something pass. The line of the tunnel names it: [`Opened::would_refuse`].
     pub fn would_refuse(&self, route: &str, reason: Reason) {
         self.metrics.would_refuse.with_label_values(&[route, reason.code()]).inc();

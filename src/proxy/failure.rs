@@ -14,6 +14,7 @@ pub fn reason(error: &Error) -> Option<Reason> {
         (_, ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout) => {
             Some(Reason::BackendTimeout)
         }
+        (_, ErrorType::TLSHandshakeFailure) => Some(Reason::BackendTls),
         _ if is_of_connecting(error) => Some(Reason::BackendUnavailable),
         // Without a server to ask, the phases end with this status.
         (_, ErrorType::HTTPStatus(503)) => Some(Reason::BackendUnavailable),
@@ -23,6 +24,9 @@ pub fn reason(error: &Error) -> Option<Reason> {
 
 /// Whether no connection was made, so that the server saw nothing of the request.
 pub fn is_of_connecting(error: &Error) -> bool {
-    use ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, SocketError};
-    matches!(error.etype(), ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout | SocketError)
+    use ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, SocketError, TLSHandshakeFailure};
+    matches!(
+        error.etype(),
+        ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout | SocketError | TLSHandshakeFailure
+    )
 }

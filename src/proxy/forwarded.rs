@@ -3,17 +3,17 @@
 use pingora::Result;
 use pingora::http::RequestHeader;
 
-use crate::address::ClientAddr;
-use crate::dial::head::{self, BELIEVED_OF_A_PROXY, Trust};
+use crate::dial::head::{self, BELIEVED_OF_A_PROXY, Certified, Origin, Trust};
 
 /// # Errors
 /// Never for values that a parsed head can hold; Pingora's own signature has one.
-pub fn set(header: &mut RequestHeader, client: ClientAddr, host: Option<&str>, trust: Trust) -> Result<()> {
-    let (address, node) = head::names(client.ip());
+pub fn set(header: &mut RequestHeader, host: Option<&str>, origin: Origin<'_>) -> Result<()> {
+    let (trust, scheme) = (origin.trust, origin.scheme.as_str());
+    let (address, node) = head::names(origin.client.ip());
     let named = host.map(|host| format!("host=\"{host}\";")).unwrap_or_default();
     extend(header, "X-Forwarded-For", &address, trust)?;
-    extend(header, "Forwarded", &format!("for={node};{named}proto=http"), trust)?;
-    for (name, own) in [("X-Forwarded-Proto", Some("http")), ("X-Forwarded-Host", host)] {
+    extend(header, "Forwarded", &format!("for={node};{named}proto={scheme}"), trust)?;
+    for (name, own) in [("X-Forwarded-Proto", Some(scheme)), ("X-Forwarded-Host", host)] {
         let said = trust == Trust::Proxy && header.headers.contains_key(name);
         if let (false, Some(own)) = (said, own) {
             header.insert_header(name, own)?;
@@ -24,7 +24,20 @@ pub fn set(header: &mut RequestHeader, client: ClientAddr, host: Option<&str>, t
             header.remove_header(name);
         }
     }
-    Ok(())
+    certify(header, origin.certified)
+}
+
+/// What the client says of a certificate goes, and what is known of one comes.
+fn certify(header: &mut RequestHeader, certified: Certified<'_>) -> Result<()> {
+    let names = header.headers.keys().map(|name| name.as_str().to_owned());
+    let made_up: Vec<String> = names.filter(|name| head::is_reserved(name, certified.reserved)).collect();
+    for name in made_up {
+        header.remove_header(name.as_str());
+    }
+    match certified.field {
+        Some((name, subject)) => header.insert_header(name.to_owned(), subject),
+        None => Ok(()),
+    }
 }
 
 /// One line of the list so far and our own element, or our own alone.

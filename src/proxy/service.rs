@@ -13,10 +13,11 @@ use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::connect::Dialled;
 use super::{failure, forwarded};
 use crate::address::{Address, ClientAddr};
 use crate::answer;
-use crate::dial::head::Trust;
+use crate::dial::head::{Certified, Origin, Scheme, Trust};
 use crate::generation::{Current, Generation, UpstreamHandle};
 use crate::observe::event::{Answered, Request, RequestId};
 use crate::policy::Permit;
@@ -39,6 +40,9 @@ pub struct Ticket {
     pub listener: usize,
     pub client: ClientAddr,
     pub trust: Trust,
+    pub scheme: Scheme,
+    /// The subject of the client's own, if it showed one.
+    pub certificate: Option<Arc<str>>,
     pub at: Instant,
     pub method: String,
     pub host: Option<String>,
@@ -67,6 +71,8 @@ pub struct Context {
     tried: Tried,
     /// Position of the server that was picked last.
     server: Option<usize>,
+    /// What the last server that could not be connected to came to, in case no other is left.
+    not_connected: Option<Reason>,
 }
 
 impl PlainProxy {
@@ -123,6 +129,12 @@ impl ProxyHttp for PlainProxy {
         let (index, server) = picked.or_else(|_| Error::e_explain(ErrorType::HTTPStatus(503), "no server is left"))?;
         let mut peer = peer(server.address())?;
         let rules = cluster.rules();
+        if let Some(connector) = ticket.generation.secured.upstream(&rules.name) {
+            let (address, connect_timeout) = (server.address().clone(), rules.connect_timeout);
+            peer.options.custom_l4 = Some(Arc::new(Dialled { address, connector, connect_timeout }));
+            // A kept one could be taken for one to a server that is spoken to plainly.
+            peer.group_key = OVER_TLS;
+        }
         peer.options.connection_timeout = Some(rules.connect_timeout);
         peer.options.total_connection_timeout = Some(rules.connect_timeout);
         peer.options.read_timeout = Some(rules.response_timeout);
@@ -150,7 +162,7 @@ impl ProxyHttp for PlainProxy {
             let host = server.address().ip().map_or("localhost".to_owned(), |address| address.to_string());
             header.insert_header("Host", host)?;
         }
-        forwarded::set(header, ticket.client, ticket.host.as_deref(), ticket.trust)
+        forwarded::set(header, ticket.host.as_deref(), ticket.origin())
     }
 
     /// A 101 to a request that asked for none would turn the connection into a tunnel that nobody decided on.
@@ -209,13 +221,21 @@ impl ProxyHttp for PlainProxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         self.count_failure(context, &error);
+        context.not_connected = failure::reason(&error);
+        if let (Some(Reason::BackendTls), Ok(ticket)) = (context.not_connected, context.ticket()) {
+            let server = context.server().map(|server| server.address().to_string());
+            tracing::warn!(id = %ticket.id, server, %error, "a server is not spoken to without TLS");
+        }
         let tries = context.ticket().map_or(0, |ticket| ticket.upstream.cluster.rules().tries);
         error.set_retry(context.tried.count() < tries);
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
-        let reason = failure::reason(error);
+        let reason = match error.etype() {
+            ErrorType::HTTPStatus(_) => context.not_connected.or(failure::reason(error)),
+            _ => failure::reason(error),
+        };
         if session.response_written().is_none()
             && let Some(reason) = reason
         {
@@ -261,6 +281,9 @@ fn peer(address: &Address) -> Result<HttpPeer> {
     }
 }
 
+/// Tells connections over TLS from others to the same address.
+const OVER_TLS: u64 = 1;
+
 /// How long an unused connection to a backend is kept for the next request.
 const IDLE_BACKEND_CONNECTION: Duration = Duration::from_secs(60);
 
@@ -279,12 +302,21 @@ impl PlainProxy {
 }
 
 impl Ticket {
+    fn origin(&self) -> Origin<'_> {
+        let rules = self.generation.listener(self.listener).tls.as_ref();
+        let name = rules.and_then(|tls| tls.client_certificate_header.as_deref());
+        let certified =
+            Certified { reserved: self.generation.secured.reserved(), field: name.zip(self.certificate.as_deref()) };
+        Origin { client: self.client, trust: self.trust, scheme: self.scheme, certified }
+    }
+
     fn request(&self) -> Request<'_> {
         Request {
             id: self.id,
             listener: &self.generation.listeners[self.listener].name,
             route: Some(&self.generation.route(&self.permit).name),
             client: self.client,
+            client_certificate: self.certificate.as_deref(),
             method: &self.method,
             host: self.host.as_deref(),
             path: &self.path,

@@ -5,6 +5,7 @@ mod fixed;
 mod refusal;
 mod watch;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,7 @@ use crate::lifecycle::{Lifecycle, ask_to_end};
 use crate::logging::Diagnostics;
 use crate::reason::Reason;
 use crate::source::{Source, SourceError};
+use crate::tls::{self, Certificate, Files};
 pub use fixed::Fixed;
 use refusal::Refusal;
 use watch::Watch;
@@ -31,6 +33,16 @@ pub struct Reloader {
     current: Arc<Current>,
     discovery: Arc<Discovery>,
     diagnostics: Diagnostics,
+    /// What the files of TLS said when they were read last.
+    files: Mutex<Files>,
+    refused: Mutex<Refused>,
+}
+
+/// What of the last readings is not in force.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refused {
+    configuration: bool,
+    files: bool,
 }
 
 /// Whether the file had something to say.
@@ -55,12 +67,22 @@ pub fn tell_not_in_force(config: &Config) {
     }
 }
 
+/// Files for TLS that cannot be used, one line each.
+pub use refusal::tell_files;
+
+/// A certificate that is expired is shown all the same: some clients do not look, and none is better served by nothing.
+pub fn tell_expired<'c>(certificates: impl Iterator<Item = &'c Certificate>) {
+    for certificate in certificates.filter(|certificate| certificate.is_expired(SystemTime::now())) {
+        warn!(file = %certificate.file.display(), names = certificate.names.join(" "), "certificate is expired");
+    }
+}
+
 /// Until what is watched changed and is quiet again. Never, if nothing is watched.
 async fn settled(watch: Option<&Watch>) {
     if let Some(watch) = watch {
         match watch.settled().await {
             Ok(()) => return,
-            Err(error) => error!(%error, "the configuration file is watched no more, only SIGHUP reloads it"),
+            Err(error) => error!(%error, "the files are watched no more, only SIGHUP reloads them"),
         }
     }
     std::future::pending::<()>().await;
@@ -74,9 +96,17 @@ fn close_tunnels(route: &RouteHandle, spread: Duration) {
 }
 
 impl Reloader {
-    pub fn new(source: Source, fixed: Fixed, discovery: Arc<Discovery>, diagnostics: Diagnostics) -> Reloader {
+    /// `files` are those that the generation in force was made of.
+    pub fn new(
+        source: Source,
+        fixed: Fixed,
+        discovery: Arc<Discovery>,
+        diagnostics: Diagnostics,
+        files: Files,
+    ) -> Reloader {
         let current = Arc::clone(discovery.current());
-        Reloader { source: Mutex::new(source), fixed, current, discovery, diagnostics }
+        let (files, refused) = (Mutex::new(files), Mutex::default());
+        Reloader { source: Mutex::new(source), fixed, current, discovery, diagnostics, files, refused }
     }
 
     /// Reloads whenever it is asked for, and when the file changes if the configuration in force says so. One reload after
@@ -125,20 +155,58 @@ impl Reloader {
 
     fn reload_if_changed(&self) -> News {
         let mut source = self.source.lock();
-        let Some(read) = source.read_if_changed() else {
-            debug!("the configuration file has nothing new");
+        let generation = self.current.load();
+        if generation.config.gateway.reload_on_change
+            && let Some(read) = source.read_if_changed()
+        {
+            self.take(read);
+            return News::Something;
+        }
+        self.renew(&generation)
+    }
+
+    /// Takes certificates, keys and CAs that changed while the configuration did not. Where one is bad, what is in force stays:
+    /// nobody asked for a change, and whoever writes the files may not be done.
+    fn renew(&self, generation: &Generation) -> News {
+        let read = Files::read(&generation.config);
+        let mut files = self.files.lock();
+        if *files == read {
+            debug!("no file has anything new");
             return News::Nothing;
-        };
-        self.take(read);
+        }
+        let (loaded, problems) = tls::renew(&generation.config, &read, &generation.secured.known(&generation.config));
+        *files = read;
+        tell_expired(loaded.certificates());
+        generation.secured.replace(loaded);
+        self.refused.lock().files = !problems.is_empty();
+        if problems.is_empty() {
+            info!("certificates, keys and CAs reloaded");
+        } else {
+            refusal::tell_files(&problems);
+            error!(problems = problems.len(), "not all files for TLS are taken, what is in force stays for the others");
+        }
+        self.show();
         News::Something
     }
 
+    /// Watched are the files of TLS, and the configuration where it says so.
     fn watch(&self) -> Option<Watch> {
-        if !self.current.load().config.gateway.reload_on_change {
+        let config = &self.current.load().config;
+        let mut paths: Vec<PathBuf> = Files::named_in(config).into_iter().collect();
+        if config.gateway.reload_on_change {
+            paths.push(self.source.lock().path().to_owned());
+        }
+        if paths.is_empty() {
             return None;
         }
-        let watch = Watch::begin(self.source.lock().path());
-        watch.inspect_err(|error| error!(%error, "cannot watch the configuration file, only SIGHUP reloads it")).ok()
+        let watch = Watch::begin(&paths);
+        watch.inspect_err(|error| error!(%error, "cannot watch the files, only SIGHUP reloads them")).ok()
+    }
+
+    fn show(&self) {
+        let Refused { configuration, files } = *self.refused.lock();
+        let metrics = self.current.observer().metrics();
+        if configuration || files { metrics.reload_failed() } else { metrics.reload_is_good() }
     }
 
     /// The outcome is in the log and in the metrics.
@@ -146,11 +214,13 @@ impl Reloader {
         let metrics = self.current.observer().metrics();
         match read.map_err(Refusal::from).and_then(|config| self.put_in_force(config)) {
             Ok(next) => {
+                *self.refused.lock() = Refused::default();
                 metrics.reload_succeeded(SystemTime::now());
                 let Config { routes, upstreams, .. } = &next.config;
                 info!(routes = routes.len(), upstreams = upstreams.len(), "configuration reloaded");
             }
             Err(refusal) => {
+                self.refused.lock().configuration = true;
                 metrics.reload_failed();
                 refusal.tell();
             }
@@ -160,10 +230,15 @@ impl Reloader {
     /// All that can fail comes before anything changes.
     fn put_in_force(&self, mut config: Config) -> Result<Arc<Generation>, Refusal> {
         let kept = self.fixed.fit(&mut config)?;
+        let files = Files::read(&config);
+        let in_force = self.current.load();
+        let loaded = tls::load(&config, &files, &in_force.secured.known(&in_force.config)).map_err(Refusal::Files)?;
         self.switch_access_log(&config.log.access)?;
+        tell_expired(loaded.certificates());
+        *self.files.lock() = files;
         // For names that are new; the others are known.
         Handle::current().block_on(discover::ask_new(&config, &self.current.lasting));
-        let next = Arc::new(Generation::build(config, &self.current.lasting));
+        let next = Arc::new(Generation::build(config, loaded, &self.current.lasting));
         let before = self.current.replace(Arc::clone(&next));
         self.discovery.replaced();
         self.settle(&before, &next);

@@ -8,6 +8,7 @@ use tracing::error;
 
 use crate::config::{Problem, Problems};
 use crate::source::SourceError;
+use crate::tls;
 
 /// Nothing has changed when there is one.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,8 @@ pub enum Refusal {
     Source(#[from] SourceError),
     #[error("a reload can neither bind nor drop a socket; the file {}", listeners(.added, .removed))]
     Listeners { added: String, removed: String },
+    #[error("{} of the files for TLS cannot be used", .0.len())]
+    Files(Vec<tls::Problem>),
     #[error("cannot open the access log `{}`: {source}", .path.display())]
     AccessLog { path: PathBuf, source: io::Error },
 }
@@ -29,6 +32,7 @@ impl Refusal {
             Refusal::Listeners { .. } => {
                 "give every listener its name back, or restart; `wsgate run --upgrade` hands the sockets over"
             }
+            Refusal::Files(_) => "`wsgate check` reads the files too, as the user that runs it",
             Refusal::AccessLog { .. } => "make the folder writable for the gateway's user and reload again",
         }
     }
@@ -43,6 +47,10 @@ impl Refusal {
                 }
                 let count = problems.as_slice().len();
                 error!(problems = count, hint, "reload refused, the configuration in force stays");
+            }
+            Refusal::Files(problems) => {
+                tell_files(problems);
+                error!(problems = problems.len(), hint, "reload refused, the configuration in force stays");
             }
             Refusal::Source(SourceError::Unreadable { .. }) | Refusal::Listeners { .. } | Refusal::AccessLog { .. } => {
                 error!(error = %self, hint, "reload refused, the configuration in force stays");
@@ -66,6 +74,13 @@ fn tell(problems: &Problems, problem: &Problem) {
         "{}",
         problem.message
     );
+}
+
+pub fn tell_files(problems: &[tls::Problem]) {
+    for problem in problems {
+        let (key, file) = (&problem.key, problem.file.display());
+        error!(key, %file, hint = problem.fault.hint(), "{}", problem.fault);
+    }
 }
 
 fn listeners(added: &str, removed: &str) -> String {

@@ -41,25 +41,26 @@ const OF_FOLDERS: WatchFlags = WatchFlags::CREATE
 /// it is not quiet.
 const OF_THE_FILE: WatchFlags = WatchFlags::MODIFY.union(WatchFlags::CLOSE_WRITE).union(WatchFlags::ATTRIB);
 
-/// A path that is being watched.
+/// Paths that are being watched.
 #[derive(Debug)]
 pub struct Watch {
     events: AsyncFd<OwnedFd>,
 }
 
 impl Watch {
-    /// Watches every folder whose entries decide what the path leads to, and the file at its end.
+    /// Watches every folder whose entries decide what the paths lead to, and the files at their ends.
     ///
     /// # Errors
     /// When the kernel has no watches left, or a folder may not be read.
-    pub fn begin(path: &Path) -> io::Result<Watch> {
-        let path = std::path::absolute(path)?;
+    pub fn begin(paths: &[PathBuf]) -> io::Result<Watch> {
+        let paths: Vec<PathBuf> = paths.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
+        let ways = || paths.iter().flat_map(|path| folders(path)).collect::<BTreeSet<PathBuf>>();
         let mut last = io::ErrorKind::NotFound.into();
         for _ in 0..ATTEMPTS_MAX {
-            let way = folders(&path);
-            match Watch::of(&way, &path) {
+            let way = ways();
+            match Watch::of(&way, &paths) {
                 // What was swapped meanwhile may lead through folders that are not watched.
-                Ok(watch) if folders(&path) == way => return Ok(watch),
+                Ok(watch) if ways() == way => return Ok(watch),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => last = error,
                 Err(error) => return Err(error),
@@ -68,15 +69,17 @@ impl Watch {
         Err(last)
     }
 
-    fn of(folders: &BTreeSet<PathBuf>, file: &Path) -> io::Result<Watch> {
+    fn of(folders: &BTreeSet<PathBuf>, files: &[PathBuf]) -> io::Result<Watch> {
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         for folder in folders {
             inotify::add_watch(&events, folder, OF_FOLDERS)?;
         }
-        match inotify::add_watch(&events, file, OF_THE_FILE) {
-            // A folder tells when it comes.
-            Ok(_) | Err(rustix::io::Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
+        for file in files {
+            match inotify::add_watch(&events, file, OF_THE_FILE) {
+                // A folder tells when it comes; one that may not be read is told of when it is read.
+                Ok(_) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::ACCESS) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Watch::on(events)
     }
@@ -222,7 +225,7 @@ mod tests {
     async fn a_watch_tells_of_a_change_once_it_is_quiet() {
         let (_folder, base) = folder();
         let file = base.join("wsgate.toml");
-        let watch = Watch::begin(&file).unwrap();
+        let watch = Watch::begin(std::slice::from_ref(&file)).unwrap();
         fs::write(&file, "one").unwrap();
         watch.settled().await.unwrap();
         assert!(futures_util::FutureExt::now_or_never(watch.event()).is_none());
@@ -235,7 +238,7 @@ mod tests {
         let (_folder, base) = folder();
         // A file where a folder should be.
         fs::write(base.join("file"), "").unwrap();
-        let error = Watch::begin(&base.join("file/wsgate.toml")).unwrap_err();
+        let error = Watch::begin(&[base.join("file/wsgate.toml")]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
     }
 }

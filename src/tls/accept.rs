@@ -34,8 +34,6 @@ pub struct Met {
     pub is_resumed: bool,
     /// Whose certificate the client showed and proved, by RFC 4514. `None` where it showed none.
     pub subject: Option<Arc<str>>,
-    /// What is spoken behind, where the client said what it can (RFC 7301).
-    pub protocol: Option<Vec<u8>>,
 }
 
 /// Why there is no TLS with a client: the labels of the metric.
@@ -200,6 +198,5 @@ fn met(connection: &ServerConnection) -> Option<Met> {
         version: if connection.protocol_version() == Some(ProtocolVersion::TLSv1_2) { "1.2" } else { "1.3" },
         is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         subject,
-        protocol: connection.alpn_protocol().map(<[u8]>::to_vec),
     })
 }

@@ -27,8 +27,7 @@ pub use to_servers::{Connector, NotConnected};
 
 use crate::config::Config;
 
-/// What is made of one configuration.
-#[derive(Default)]
+/// What is made of one configuration. There is no empty one: whoever has rules has what they come to.
 pub struct Loaded {
     /// As `config.listeners`; `None` where clients speak plainly.
     pub listeners: Vec<Option<Arc<Acceptor>>>,
@@ -54,7 +53,7 @@ pub fn load(config: &Config, files: &Files, known: &Known) -> Result<Loaded, Vec
 
 /// As [`load`], but where something is wrong, what is known stays.
 pub fn renew(config: &Config, files: &Files, known: &Known) -> (Loaded, Vec<Problem>) {
-    let mut loaded = Loaded::default();
+    let mut loaded = Loaded { listeners: Vec::new(), upstreams: Vec::new() };
     let mut problems = Vec::new();
     for listener in &config.listeners {
         let before = known.listeners.get(&listener.name);
