@@ -5,7 +5,7 @@
 
 BUILD_NEEDS = cc:gcc g++ make cmake:cmake
 TEST_NEEDS = $(BUILD_NEEDS) python3:python3 python3-venv node:nodejs npm:npm chromium:chromium promtool:prometheus \
-             systemd-analyze:systemd strace:strace curl:curl ip:iproute2 \
+             systemd-analyze:systemd strace:strace curl:curl openssl:openssl ip:iproute2 \
              redis-server:redis-server dnsmasq:dnsmasq-base \
              ruby:ruby ruby-em-websocket ruby-websocket libprotocol-websocket-perl
 BENCH_NEEDS = $(BUILD_NEEDS) python3-venv nginx:nginx-light haproxy:haproxy

@@ -93,6 +93,19 @@ mod tests {
     }
 
     #[test]
+    fn a_client_over_tls_is_told_where_it_believes_to_be() {
+        let bytes = b"GET /demo HTTP/1.1\r\nHost: example.com:443\r\nOrigin: https://example.com\r\n\r\n";
+        let head = Head::parse(bytes).unwrap();
+        let answer = Answer::parse(ANSWER.as_bytes()).unwrap();
+        for (dialect, name) in [(Dialect::Hixie76, "Sec-WebSocket-Location"), (Dialect::Hixie75, "WebSocket-Location")]
+        {
+            let greeted = Greeted { dialect, head: &head, digest: None, trust: Trust::Client, scheme: Scheme::Https };
+            let sent = String::from_utf8(greeted.switching(&answer, None)).unwrap();
+            assert!(sent.contains(&format!("\r\n{name}: wss://example.com/demo\r\n")), "{sent}");
+        }
+    }
+
+    #[test]
     fn version_0_hears_what_its_draft_shows() {
         let keys = "Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\n";
         check(

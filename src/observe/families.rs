@@ -99,7 +99,7 @@ pub(super) const CONNECTIONS: Row =
     row("wsgate_connections", &["listener"], "Open client connections now, tunnels included.");
 pub(super) const TLS_HANDSHAKES: Row = row(
     "wsgate_tls_handshakes_total",
-    &["listener", "version", "kind"],
+    &["listener", "tls", "kind"],
     "TLS handshakes with clients that came to a good end, by whether a session was resumed.",
 );
 pub(super) const TLS_HANDSHAKE_FAILURES: Row = row(

@@ -156,11 +156,12 @@ impl Reloader {
     fn reload_if_changed(&self) -> News {
         let mut source = self.source.lock();
         let generation = self.current.load();
-        if generation.config.gateway.reload_on_change
-            && let Some(read) = source.read_if_changed()
-        {
-            self.take(read);
-            return News::Something;
+        if generation.config.gateway.reload_on_change {
+            if let Some(read) = source.read_if_changed() {
+                self.take(read);
+                return News::Something;
+            }
+            debug!("the configuration file has nothing new");
         }
         self.renew(&generation)
     }
@@ -171,7 +172,7 @@ impl Reloader {
         let read = Files::read(&generation.config);
         let mut files = self.files.lock();
         if *files == read {
-            debug!("no file has anything new");
+            debug!("no file for TLS has anything new");
             return News::Nothing;
         }
         let (loaded, problems) = tls::renew(&generation.config, &read, &generation.secured.known(&generation.config));

@@ -30,6 +30,10 @@ EVENT_ONLY = {
     "wsgate_backend_failures_total",
     "wsgate_shared_limits_up",
     "wsgate_shared_limits_failures_total",
+    # They need TLS, which the configuration of the test has not.
+    "wsgate_tls_handshakes_total",
+    "wsgate_tls_handshake_failures_total",
+    "wsgate_tls_certificate_not_after_timestamp_seconds",
 }
 # Families of servers that are given by name.
 EVENT_ONLY |= {f"wsgate_discovery_{what}" for what in ("lookups_total", "servers", "last_success_timestamp_seconds")}

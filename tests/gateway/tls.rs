@@ -52,7 +52,7 @@ fn upgrades_and_plain_requests_pass_in_both_versions() {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, b"");
-        let full = format!("wsgate_tls_handshakes_total{{kind=\"full\",listener=\"public\",version=\"{label}\"}}");
+        let full = format!("wsgate_tls_handshakes_total{{kind=\"full\",listener=\"public\",tls=\"{label}\"}}");
         gateway.wait_for_metric(&full, 1.0);
         let mut stream = connect(gateway.address(), &config, "a.example").unwrap();
         let answer = ask(&mut stream, PLAIN).unwrap();

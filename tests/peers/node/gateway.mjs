@@ -112,6 +112,9 @@ class Gateway {
   }
 }
 
+// As the others, from any template. Whoever starts it calls `endAll` after all.
+export const startGatewayFrom = (template, words) => startGateway(template, words);
+
 async function startGateway(template, words) {
   const directory = mkdtempSync(join(tmpdir(), 'wsgate-peers-'));
   const known = { ...words, directory };
