@@ -215,7 +215,8 @@ impl Pump<'_> {
                     continue;
                 }
                 if !self.session.is_read(self.from) {
-                    return;
+                    // What a writer over TLS took may still be in it.
+                    return self.flush(writer, cx);
                 }
                 if self.session.is_blind()
                     && let Some(held) = self.flow.take_held()
@@ -366,7 +367,9 @@ impl Pump<'_> {
     }
 
     fn flush<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, cx: &mut Context<'_>) {
-        if let Poll::Ready(Err(_)) = Pin::new(writer).poll_flush(cx) {
+        if self.session.is_written(self.to())
+            && let Poll::Ready(Err(_)) = Pin::new(writer).poll_flush(cx)
+        {
             self.session.handle_unwritable(self.to(), self.now);
         }
     }
