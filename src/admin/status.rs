@@ -25,6 +25,8 @@ pub struct Status<'g> {
     tunnels: u64,
     reload: Reload,
     drain: Drain,
+    /// `up`, `down`; nothing where limits are not to be shared.
+    shared_limits: Option<&'static str>,
     listeners: Vec<Listener<'g>>,
     routes: Vec<Route<'g>>,
     unrouted: Unrouted,
@@ -123,6 +125,7 @@ impl<'g> Status<'g> {
                 last_success_time: reading.reload.last_success_time,
             },
             drain: Drain::new(&config.gateway.drain, lifecycle),
+            shared_limits: reading.shares_limits.map(|is_up| if is_up { "up" } else { "down" }),
             listeners: config.listeners.iter().zip(&generation.listeners).map(Listener::new).collect(),
             routes: config.routes.iter().map(|rules| Route::new(rules, generation, reading)).collect(),
             unrouted: Unrouted { asked: unrouted.asked, refusals: unrouted.refusals },

@@ -84,7 +84,7 @@ pub struct Metrics {
     pub(super) reload_successful: IntGauge,
     pub(super) reload_success_timestamp: IntGauge,
     handover_timestamp: IntGauge,
-    shared_limits_up: IntGaugeVec,
+    pub(super) shared_limits_up: IntGaugeVec,
     shared_limits_failures: IntCounterVec,
     /// Tunnels still open during a drain; 0 at any other time.
     pub drain_remaining: IntGauge,
@@ -445,7 +445,7 @@ mod tests {
         }
         let sorted = metrics.families().windows(2).all(|pair| pair[0].name < pair[1].name);
         assert!(sorted, "{:?}", metrics.families());
-        assert_eq!(metrics.families().len(), 33);
+        assert_eq!(metrics.families().len(), 35);
     }
 
     #[test]

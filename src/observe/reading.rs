@@ -51,6 +51,8 @@ pub struct Reading {
     /// By upstream and name.
     discovered: HashMap<(String, String), Discovered>,
     pub reload: Reload,
+    /// Whether limits are shared with other gateways; `None` where the configuration does not ask for it.
+    pub shares_limits: Option<bool>,
 }
 
 /// What a name of servers came to.
@@ -80,6 +82,9 @@ impl Reading {
             },
             ..Reading::default()
         };
+        let gauge = metrics.shared_limits_up.collect();
+        let mut series = gauge.iter().flat_map(MetricFamily::get_metric);
+        reading.shares_limits = series.next().map(|metric| metric.get_gauge().get_value() > 0.0);
         reading.count_routes(&metrics.upgrade_requests, "version", |route| &mut route.asked);
         reading.count_routes(&metrics.refusals, "reason", |route| &mut route.refusals);
         reading.count_routes(&metrics.would_refuse, "reason", |route| &mut route.would_refuse);

@@ -127,6 +127,7 @@ fn status_has_the_fields_that_are_documented() {
         let right = match kind.as_str() {
             "text" => value.is_string(),
             "number" => value.is_number(),
+            "text or null" => value.is_string() || value.is_null(),
             "number or null" => value.is_number() || value.is_null(),
             "yes or no" => value.is_boolean(),
             "list" => value.is_array(),

@@ -168,12 +168,14 @@ fn a_redis_that_hangs_is_waited_for_once_and_local_limits_take_over() {
     here.wait_for_metric(UP, 0.0);
     assert!(here.metric("wsgate_shared_limits_failures_total{reason=\"timeout\"}") >= 1.0);
     here.wait_for_log(|line| is_down(line) && line["reason"] == "timeout");
+    assert_eq!(here.status()["shared_limits"], "down");
     drop(open_from(ONE, there));
     redis.signal(Signal::CONT);
     for gateway in &gateways {
         gateway.wait_for_metric(UP, 1.0);
         gateway.wait_for_nth_log(2, is_up);
         assert_eq!(gateway.count_logged(is_down), 1);
+        assert_eq!(gateway.status()["shared_limits"], "up");
     }
     // The third was opened while nobody could be told.
     assert_eq!(status(&refused(ONE, there)), 429);

@@ -57,13 +57,14 @@ function showState() {
   while (list.children.length > notices.length) list.lastChild.remove();
 }
 
-function noticesOf({ drain, reload, upstreams }) {
+function noticesOf({ drain, reload, shared_limits, upstreams }) {
   const notices = [];
   if (drain.draining) {
     const end = duration(drain.delay_seconds + drain.timeout_seconds);
     const open = `${count(drain.remaining)} tunnels or requests open`;
     notices.push(["warn", `Draining, with ${open}. What is still open ${end} after the signal is cut.`]);
   }
+  if (shared_limits === "down") notices.push(["bad", "Limits per client are not shared: Redis is of no use."]);
   if (!reload.last_successful) {
     const since = time(reload.last_success_time);
     notices.push(["bad", `The last reload failed; the log says why. The configuration of ${since} is still in force.`]);
