@@ -161,7 +161,9 @@ impl Dns {
     }
 
     async fn ips(&self, name: &str, kind: RecordType) -> Outcome<IpAddr, Failure> {
-        self.ask(name, kind, RData::ip_addr).await
+        // Some name servers block a name by such an address, which would be this very machine.
+        let can_be_dialled = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast();
+        self.ask(name, kind, |data| data.ip_addr().filter(can_be_dialled)).await
     }
 
     async fn services(&self, name: &str) -> Outcome<Service, Failure> {

@@ -23,6 +23,10 @@ pub fn to_dial(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<Lo
     if let Some(name) = text.get_ref().strip_prefix(SERVICE) {
         return service(findings, text, name);
     }
+    if let Ok(host) = location::host_name(text.get_ref()) {
+        findings.report(bad_address(text).label("no port").hint(format!("add the port: `{host}:9001`")));
+        return None;
+    }
     if let Some((host, port)) = host_and_port(text.get_ref()) {
         return named(findings, text, host, port);
     }
@@ -121,6 +125,7 @@ fn hint(text: &str) -> String {
     match text.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => match host {
             "" | "*" => format!("for every address of this machine write `0.0.0.0:{port}` or `[::]:{port}`"),
+            "localhost" => format!("write `127.0.0.1:{port}`"),
             _ => "a listener is bound to an address of this machine: write it as `127.0.0.1:8080`".to_owned(),
         },
         _ => "write it as `127.0.0.1:8080` or `[::1]:8080`".to_owned(),
