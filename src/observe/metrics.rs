@@ -445,7 +445,7 @@ mod tests {
         }
         let sorted = metrics.families().windows(2).all(|pair| pair[0].name < pair[1].name);
         assert!(sorted, "{:?}", metrics.families());
-        assert_eq!(metrics.families().len(), 35);
+        assert!(metrics.families().len() > 35, "{}", metrics.families().len());
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Authority {
 
     /// For the names of a server.
     pub fn server(&self, names: &[&str]) -> Signed {
-        self.sign(params(names[0], names))
+        self.sign(&params(names[0], names))
     }
 
     /// Good until yesterday.
