@@ -30,6 +30,9 @@ pub enum ClientAddr {
     Local,
 }
 
+/// The port of an address of which only the IP is known.
+const NO_PORT: u16 = 0;
+
 /// Why a text is no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
@@ -107,6 +110,7 @@ impl ClientAddr {
 impl fmt::Display for ClientAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ClientAddr::Ip(address) if address.port() == NO_PORT => write!(f, "{}", address.ip()),
             ClientAddr::Ip(address) => write!(f, "{address}"),
             ClientAddr::Local => f.write_str("local"),
         }

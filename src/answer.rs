@@ -69,6 +69,10 @@ pub fn status(reason: Reason) -> u16 {
 
 fn sentence(reason: Reason, versions: Option<&VersionList>) -> String {
     let said = match reason {
+        Reason::ProxyPeerUnlisted => "Only listed proxies are served here.",
+        Reason::ProxyHeaderMissing => "The connection does not begin with a PROXY header.",
+        Reason::ProxyHeaderMalformed => "The PROXY header is malformed.",
+        Reason::ProxyHeaderTimeout => "The PROXY header took too long.",
         Reason::HeadMalformed => "The request head is malformed.",
         Reason::HeadTooLarge => "The request head is too large.",
         Reason::HeadTimeout => "The request head took too long.",

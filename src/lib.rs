@@ -7,6 +7,7 @@
 pub mod address;
 pub mod answer;
 pub mod bridge;
+pub mod caller;
 pub mod config;
 pub mod dialect;
 pub mod fleet;
@@ -16,6 +17,7 @@ pub mod limits;
 pub mod names;
 pub mod observe;
 pub mod policy;
+pub mod proxy_header;
 pub mod reason;
 pub mod roster;
 pub mod tunnel;

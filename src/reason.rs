@@ -15,6 +15,11 @@ const INTERNAL_ERROR: CloseCode = CloseCode(1011);
 /// Every way a request or a tunnel can end other than well, and the ways a tunnel ends well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
+    // The PROXY header in front of it.
+    ProxyPeerUnlisted,
+    ProxyHeaderMissing,
+    ProxyHeaderMalformed,
+    ProxyHeaderTimeout,
     // The head as such.
     HeadMalformed,
     HeadTooLarge,
@@ -144,7 +149,11 @@ const fn closing(code: &'static str, by: By, tells: Tells) -> Facts {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 53] = [
+    pub const ALL: [Reason; 57] = [
+        Reason::ProxyPeerUnlisted,
+        Reason::ProxyHeaderMissing,
+        Reason::ProxyHeaderMalformed,
+        Reason::ProxyHeaderTimeout,
         Reason::HeadMalformed,
         Reason::HeadTooLarge,
         Reason::HeadTimeout,
@@ -202,6 +211,10 @@ impl Reason {
 
     fn facts(self) -> Facts {
         match self {
+            Reason::ProxyPeerUnlisted => refusal("proxy-peer-unlisted", 403, By::Client),
+            Reason::ProxyHeaderMissing => refusal("proxy-header-missing", 400, By::Client),
+            Reason::ProxyHeaderMalformed => refusal("proxy-header-malformed", 400, By::Client),
+            Reason::ProxyHeaderTimeout => refusal("proxy-header-timeout", 408, By::Client),
             Reason::HeadMalformed => refusal("head-malformed", 400, By::Client),
             Reason::HeadTooLarge => refusal("head-too-large", 431, By::Client),
             Reason::HeadTimeout => refusal("head-timeout", 408, By::Client),

@@ -1,9 +1,9 @@
 //! Where everything meets: a configuration in, a running Pingora server out. It decides nothing.
 
+mod socket_file;
 mod sockets;
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::IntoRawFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 use tracing::error;
 
+use crate::address::Address;
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::discover::{self, Discovery};
@@ -32,7 +33,9 @@ use crate::observe::{AccessLog, Metrics, Observer};
 use crate::proxy::PlainProxy;
 use crate::reload::{self, Fixed, Reloader};
 use crate::source::Source;
+use crate::stream::Listener;
 use crate::tls::{self, Files, Known, Loaded};
+use socket_file::{ListenError, SocketFile};
 use sockets::{Bound, Sockets};
 
 /// Where the listening sockets come from.
@@ -48,7 +51,7 @@ pub enum Start {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot listen on `{address}` for listener `{name}`: {source}")]
-    Listen { name: String, address: SocketAddr, source: io::Error },
+    Listen { name: String, address: Address, source: ListenError },
     #[error("cannot open the access log: {0}")]
     AccessLog(io::Error),
     #[error("{0} of the files for TLS cannot be used; `wsgate check` names them too")]
@@ -95,6 +98,7 @@ pub fn run(
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&current));
     server.bootstrap();
     let accept_loops = sockets.count();
+    let socket_files = sockets.files();
     add_services(&mut server, sockets, &current, &lifecycle, started);
     let reloader = source.map(|source| {
         let reloader = Reloader::new(source, fixed, Arc::clone(&discovery), diagnostics, files);
@@ -104,6 +108,9 @@ pub fn run(
     server.add_service(ReloadService { reloader, lifecycle: Arc::clone(&lifecycle) });
     let signals = Signals::new(Arc::clone(&lifecycle), current, accept_loops, predecessor);
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
+    if !lifecycle.is_handed_over() {
+        socket_files.iter().for_each(SocketFile::remove);
+    }
     observer.access_log().close();
     Ok(if lifecycle.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -180,7 +187,7 @@ impl PingoraService for EdgeService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(bound) = self.bound.take() else { return };
         let place = bound.place();
-        let listener = match tokio::net::TcpListener::from_std(bound.socket) {
+        let listener = match Listener::new(bound.socket, &bound.address) {
             Ok(listener) => Arc::new(listener),
             Err(error) => return error!(listener = bound.name, %error, "cannot serve"),
         };

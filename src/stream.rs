@@ -1,13 +1,19 @@
-//! A connection, whatever carries it: one type for both sides of a tunnel. It does not know what is said on it.
+//! A connection, whatever carries it: one type for both sides of a tunnel, and what accepts them. It does not know what is said on
+//! it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use rustix::net::RecvFlags;
+use socket2::{SockRef, Socket};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsStream;
+
+use crate::address::{Address, ClientAddr};
 
 #[derive(Debug)]
 pub enum Stream {
@@ -37,6 +43,65 @@ impl Stream {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => None,
             Stream::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    /// Our own end of it, which is what the peer connected to; `None` where that is no IP address.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        let socket = self.socket();
+        SockRef::from(&socket).local_addr().ok()?.as_socket()
+    }
+
+    /// What has come and is left there to be read; 0 at the end of the stream. For the bytes of the wire, below any TLS.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.peek(bytes).await,
+            Stream::Unix(stream) => {
+                let peek = || Ok(rustix::net::recv(stream.as_fd(), &mut *bytes, RecvFlags::PEEK)?.1);
+                stream.async_io(Interest::READABLE, peek).await
+            }
+            Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// A socket that connections come to.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// A socket that listens at `address` and does not block, on the runtime that accepts from it.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch it.
+    pub fn new(socket: Socket, address: &Address) -> io::Result<Listener> {
+        match address {
+            Address::Ip(_) => TcpListener::from_std(socket.into()).map(Listener::Tcp),
+            Address::Unix(_) => UnixListener::from_std(socket.into()).map(Listener::Unix),
+        }
+    }
+
+    /// # Errors
+    /// When a connection is gone already, or there is no room for one.
+    pub async fn accept(&self) -> io::Result<(Stream, ClientAddr)> {
+        match self {
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, client)| (stream.into(), client.into())),
+            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| (stream.into(), ClientAddr::Local)),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener) => listener.as_fd(),
         }
     }
 }

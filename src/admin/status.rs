@@ -1,7 +1,6 @@
 //! `/status`: what is configured and what is happening now, as JSON. A view: it shows the configuration in force next
 //! to what the counters say, and counts nothing itself. `docs/operating.md` says what each field means.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -52,7 +51,7 @@ struct Drain {
 #[derive(Debug, Serialize)]
 struct Listener<'g> {
     name: &'g str,
-    listen: SocketAddr,
+    listen: &'g Address,
     connections: usize,
     max_connections: usize,
 }
@@ -164,7 +163,7 @@ impl<'g> Listener<'g> {
     fn new((rules, handle): (&'g model::Listener, &ListenerHandle)) -> Listener<'g> {
         Listener {
             name: &rules.name,
-            listen: rules.listen,
+            listen: &rules.listen,
             connections: handle.connections.used(),
             max_connections: rules.max_connections,
         }

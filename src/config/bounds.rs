@@ -70,6 +70,10 @@ pub const DNS_MIN_TTL: Preset<Duration> = preset(secs(1), bounds(ms(100), secs(H
 pub const DNS_MAX_TTL: Preset<Duration> = preset(secs(5 * MINUTE), bounds(ms(100), secs(DAY)));
 pub const DNS_EMPTY_AFTER: Preset<Duration> = preset(secs(30), bounds(secs(0), secs(DAY)));
 
+/// The user and the group of the process.
+pub const SOCKET_MODE_DEFAULT: u32 = 0o660;
+pub const SOCKET_MODE_MAX: u32 = 0o777;
+
 pub const MAX_CONNECTIONS: Preset<usize> = preset(20_000, bounds(1, 10_000_000));
 pub const HEADER_TIMEOUT: Preset<Duration> = preset(secs(5), bounds(ms(10), secs(5 * MINUTE)));
 /// For a request's head and for a backend's answer.

@@ -2,8 +2,8 @@
 //! which.
 
 use super::model::{
-    Balance, Binary, Check, ClientCertificates, Extensions, Frames, HealthCheck, LogFormat, LogLevel, Mode, OnRemove,
-    PlainHttp, TlsVersion,
+    Balance, Binary, Check, ClientAddress, ClientCertificates, Extensions, ForwardedField, Frames, HealthCheck,
+    LogFormat, LogLevel, Mode, OnRemove, PlainHttp, ProxyProtocol, TlsVersion,
 };
 
 /// A closed set of words.
@@ -38,6 +38,24 @@ impl Choice for LogLevel {
 
 impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+impl Choice for ClientAddress {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("peer", ClientAddress::Peer),
+        ("proxy-protocol", ClientAddress::ProxyProtocol),
+        ("forwarded", ClientAddress::Forwarded),
+    ];
+}
+
+impl Choice for ForwardedField {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("x-forwarded-for", ForwardedField::XForwardedFor), ("forwarded", ForwardedField::Forwarded)];
+}
+
+impl Choice for ProxyProtocol {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", ProxyProtocol::Off), ("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
 }
 
 impl Choice for PlainHttp {
@@ -113,6 +131,9 @@ mod tests {
     fn every_value_has_a_word_of_its_own() {
         check(&[LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace]);
         check(&[LogFormat::Text, LogFormat::Json]);
+        check(&[ClientAddress::Peer, ClientAddress::ProxyProtocol, ClientAddress::Forwarded]);
+        check(&[ForwardedField::XForwardedFor, ForwardedField::Forwarded]);
+        check(&[ProxyProtocol::Off, ProxyProtocol::V1, ProxyProtocol::V2]);
         check(&[PlainHttp::Forward, PlainHttp::Refuse]);
         check(&[Mode::Enforce, Mode::Observe]);
         check(&[Extensions::Pass, Extensions::Strip, Extensions::Refuse]);

@@ -96,12 +96,15 @@ pub struct Dns {
 pub struct Listener {
     pub name: Text,
     pub listen: Text,
+    pub socket_mode: Text,
     pub max_connections: Whole,
     pub connections_per_client: Whole,
     pub header_timeout: Text,
     pub header_limit: Text,
     pub body_timeout: Text,
     pub keepalive_timeout: Text,
+    pub client_address: Text,
+    pub forwarded_field: Text,
     pub trusted_proxies: Texts,
     pub tls: Option<Spanned<ListenerTls>>,
 }
@@ -199,6 +202,7 @@ pub struct Upstream {
     pub response_timeout: Text,
     pub header_limit: Text,
     pub tries: Whole,
+    pub proxy_protocol: Text,
     pub health: Health,
     pub tls: Option<Spanned<UpstreamTls>>,
 }

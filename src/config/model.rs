@@ -4,10 +4,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::address::Address;
 use crate::dialect::Dialect;
 
 use super::bounds;
@@ -163,7 +165,9 @@ impl Default for Dns {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     pub name: String,
-    pub listen: SocketAddr,
+    pub listen: Address,
+    /// Of the file of a Unix socket: who may connect.
+    pub socket_mode: u32,
     /// Open client connections, tunnels included, at most.
     pub max_connections: usize,
     /// Of one client, as the limit of all.
@@ -176,8 +180,13 @@ pub struct Listener {
     pub body_timeout: Duration,
     /// How long a connection may stay without a request.
     pub keepalive_timeout: Duration,
-    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed and extended instead of dropped.
-    pub trusted_proxies: Vec<IpNet>,
+    /// Where the client's address is taken from.
+    pub client_address: ClientAddress,
+    /// The field that is read where that is [`ClientAddress::Forwarded`].
+    pub forwarded_field: ForwardedField,
+    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed and extended instead of dropped, and whose PROXY header is.
+    /// Never empty where the client's address is not the peer's.
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// `None` where clients speak plainly.
     pub tls: Option<ListenerTls>,
 }
@@ -219,6 +228,51 @@ pub enum ClientCertificates {
     /// One that is shown has to be right.
     Optional,
     Required,
+}
+
+/// What tells who a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAddress {
+    Peer,
+    /// The header that begins each connection.
+    ProxyProtocol,
+    /// A field of each request.
+    Forwarded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedField {
+    XForwardedFor,
+    /// RFC 7239.
+    Forwarded,
+}
+
+/// Peers whose word on their clients counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustedProxy {
+    Network(IpNet),
+    /// Whoever comes over a Unix socket.
+    Unix,
+}
+
+impl FromStr for TrustedProxy {
+    type Err = ipnet::AddrParseError;
+
+    fn from_str(text: &str) -> Result<TrustedProxy, ipnet::AddrParseError> {
+        match text {
+            "unix" => Ok(TrustedProxy::Unix),
+            text => text.parse().map(TrustedProxy::Network),
+        }
+    }
+}
+
+impl fmt::Display for TrustedProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TrustedProxy::Network(network) => write!(f, "{network}"),
+            TrustedProxy::Unix => f.write_str("unix"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -420,6 +474,7 @@ pub struct Upstream {
     pub header_limit: usize,
     /// Servers tried before the client gets an answer; at least 1.
     pub tries: usize,
+    pub proxy_protocol: ProxyProtocol,
     pub health: Health,
     /// `None` where servers are spoken to plainly.
     pub tls: Option<UpstreamTls>,
@@ -435,6 +490,14 @@ pub struct UpstreamTls {
     /// What the gateway shows of itself.
     pub identity: Option<Pair>,
     pub min_version: TlsVersion,
+}
+
+/// Which header of the PROXY protocol begins a connection to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    Off,
+    V1,
+    V2,
 }
 
 /// What the servers of an upstream speak.

@@ -133,13 +133,16 @@ impl Page<'_> {
     fn listener(&mut self, listener: &Listener) {
         self.section("[[listener]]");
         self.set("name", quoted(&listener.name));
-        self.set("listen", quoted(listener.listen));
+        self.set("listen", quoted(&listener.listen));
+        self.set("socket_mode", quoted(format!("{:04o}", listener.socket_mode)));
         self.set("max_connections", listener.max_connections);
         self.set_or_note("connections_per_client", listener.connections_per_client, "no limit");
         self.set("header_timeout", duration(listener.header_timeout));
         self.set("header_limit", size(listener.header_limit as u64));
         self.set("body_timeout", duration(listener.body_timeout));
         self.set("keepalive_timeout", duration(listener.keepalive_timeout));
+        self.set("client_address", quoted(listener.client_address.word()));
+        self.set("forwarded_field", quoted(listener.forwarded_field.word()));
         self.set("trusted_proxies", list(&listener.trusted_proxies));
         if let Some(tls) = &listener.tls {
             self.listener_tls(tls);
@@ -222,6 +225,7 @@ impl Page<'_> {
         self.set("response_timeout", duration(upstream.response_timeout));
         self.set("header_limit", size(upstream.header_limit as u64));
         self.set("tries", upstream.tries);
+        self.set("proxy_protocol", quoted(upstream.proxy_protocol.word()));
         self.line("servers = [");
         for server in &upstream.servers {
             self.line(&format!("  {},", inline_server(server)));

@@ -27,6 +27,7 @@ pub enum ProblemCode {
     BadSubprotocol,
     BadFile,
     BadHeader,
+    BadMode,
     OutOfRange,
     UnknownChoice,
     UnknownCheck,
@@ -46,7 +47,7 @@ pub enum ProblemCode {
 }
 
 impl ProblemCode {
-    pub const ALL: [ProblemCode; 33] = [
+    pub const ALL: [ProblemCode; 34] = [
         ProblemCode::Syntax,
         ProblemCode::UnknownKey,
         ProblemCode::WrongType,
@@ -64,6 +65,7 @@ impl ProblemCode {
         ProblemCode::BadSubprotocol,
         ProblemCode::BadFile,
         ProblemCode::BadHeader,
+        ProblemCode::BadMode,
         ProblemCode::OutOfRange,
         ProblemCode::UnknownChoice,
         ProblemCode::UnknownCheck,
@@ -101,6 +103,7 @@ impl ProblemCode {
             ProblemCode::BadSubprotocol => "bad-subprotocol",
             ProblemCode::BadFile => "bad-file",
             ProblemCode::BadHeader => "bad-header",
+            ProblemCode::BadMode => "bad-mode",
             ProblemCode::OutOfRange => "out-of-range",
             ProblemCode::UnknownChoice => "unknown-choice",
             ProblemCode::UnknownCheck => "unknown-check",
@@ -146,6 +149,7 @@ impl ProblemCode {
             | ProblemCode::BadSubprotocol
             | ProblemCode::BadFile
             | ProblemCode::BadHeader
+            | ProblemCode::BadMode
             | ProblemCode::OutOfRange
             | ProblemCode::UnknownChoice
             | ProblemCode::UnknownCheck

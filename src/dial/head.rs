@@ -5,20 +5,12 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use crate::address::ClientAddr;
+pub use crate::caller::Trust;
 use crate::handshake::ask::Ask;
 use crate::handshake::header_list::{elements, has_token, lines};
 use crate::handshake::origin::Stated;
 use crate::handshake::request::{Head, is_hop_by_hop, is_of_a_handshake, nominates_protected_field};
 use crate::handshake::{Field, extension, subprotocol};
-
-/// Whether the peer's own word on where a request comes from is believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// Its `Forwarded` and `X-Forwarded-*` are dropped.
-    Client,
-    /// It is a listed proxy: its fields are kept and extended.
-    Proxy,
-}
 
 /// Whether extension offers go on to the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +54,8 @@ pub fn is_reserved(name: &str, reserved: &[String]) -> bool {
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    pub client: ClientAddr,
+    /// Who sent it: the client, or the last of the proxies in front. Each hop adds the one that it saw.
+    pub peer: ClientAddr,
     pub trust: Trust,
     pub scheme: Scheme,
     pub certified: Certified<'a>,
@@ -168,7 +161,7 @@ fn ends_here(head: &Head<'_>, line: &Field<'_>) -> bool {
 
 /// `X-Forwarded-*` as every server knows them, and `Forwarded` (RFC 7239) beside them.
 fn forwarded(out: &mut Vec<u8>, head: &Head<'_>, origin: Origin<'_>) {
-    let client = origin.client.ip();
+    let peer = origin.peer.ip();
     let host = head.host.map(|host| host.authority);
     let before = |name: &str| match origin.trust {
         Trust::Client => None,
@@ -177,11 +170,13 @@ fn forwarded(out: &mut Vec<u8>, head: &Head<'_>, origin: Origin<'_>) {
     // Writing into a vector cannot fail.
     let mut list = |name: &str, own: &str| {
         let _ = match before(name) {
+            // A proxy on this machine is no step that a backend would know how to pass over.
+            Some(before) if peer.is_none() => write!(out, "{name}: {before}\r\n"),
             Some(before) => write!(out, "{name}: {before}, {own}\r\n"),
             None => write!(out, "{name}: {own}\r\n"),
         };
     };
-    let (address, node) = names(client);
+    let (address, node) = names(peer);
     list("X-Forwarded-For", &address);
     let named = host.map(|host| format!("host=\"{host}\";")).unwrap_or_default();
     let scheme = origin.scheme.as_str();
@@ -229,7 +224,7 @@ mod tests {
 
     fn origin(trust: Trust) -> Origin<'static> {
         let client = "192.0.2.1:5".parse::<std::net::SocketAddr>().unwrap().into();
-        Origin { client, trust, scheme: Scheme::Http, certified: Certified::default() }
+        Origin { peer: client, trust, scheme: Scheme::Http, certified: Certified::default() }
     }
 
     #[test]

@@ -66,17 +66,26 @@ impl DialError {
     }
 }
 
-/// A fresh connection: nothing of another client's can be on it. With a connector, over TLS or not at all.
+/// A fresh connection: nothing of another client's can be on it. `announced` is said first, before any TLS. With a connector, over TLS
+/// or not at all.
 ///
 /// # Errors
 /// When it is refused, unreachable, not believed, or not there in time.
-pub async fn connect(server: &Address, tls: Option<&Connector>, deadline: &mut Deadline) -> Result<Stream, DialError> {
+pub async fn connect(
+    server: &Address,
+    announced: &[u8],
+    tls: Option<&Connector>,
+    deadline: &mut Deadline,
+) -> Result<Stream, DialError> {
     let connecting = async {
-        let stream = match open(server).await {
+        let mut stream = match open(server).await {
             Ok(stream) => stream,
             Err(error) if is_local(&error) => return Err(DialError::Local(error)),
             Err(error) => return Err(DialError::Connect(error)),
         };
+        if !announced.is_empty() {
+            stream.write_all(announced).await.map_err(DialError::Connect)?;
+        }
         match tls {
             Some(connector) => connector.connect(stream).await.map(Stream::from).map_err(DialError::Tls),
             None => Ok(stream),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::server::ShutdownWatch;
-use tokio::net::TcpListener;
 
 use super::{Edge, connection};
+use crate::stream::Listener;
 
 /// How long nothing is accepted when the process is out of descriptors: others have to end first.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
@@ -17,7 +17,7 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 impl Edge {
     /// Accepts until `stopping` turns true; what is open by then goes on. A connection is accepted and served, or left to
     /// whoever else has the socket: nothing is awaited in between.
-    pub async fn accept(self: Arc<Self>, listener: &TcpListener, stopping: ShutdownWatch) {
+    pub async fn accept(self: Arc<Self>, listener: &Listener, stopping: ShutdownWatch) {
         let _accepting = self.lifecycle.arrival();
         let mut watch = stopping.clone();
         // One wait for all connections: each new one would take its place in the list of those to be woken.
@@ -29,15 +29,9 @@ impl Edge {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, client)) => {
+                Ok((stream, peer)) => {
                     let arrival = self.lifecycle.arrival();
-                    tokio::spawn(connection::serve(
-                        Arc::clone(&self),
-                        socket.into(),
-                        client.into(),
-                        stopping.clone(),
-                        arrival,
-                    ));
+                    tokio::spawn(connection::serve(Arc::clone(&self), stream, peer, stopping.clone(), arrival));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {

@@ -4,9 +4,11 @@
 use super::Edge;
 use super::arrival::Arrival;
 use super::refusal::Why;
+use crate::caller::Trust;
+use crate::config::model::ClientAddress;
 use crate::fleet::{Question, Verdict};
-use crate::generation::RouteHandle;
-use crate::limits::{Client, ClientSlot, Full, Occupied};
+use crate::generation::{Generation, RouteHandle};
+use crate::limits::{Client, ClientSlot, Full, Occupied, Slot};
 use crate::policy::Permit;
 use crate::reason::Reason;
 
@@ -14,15 +16,49 @@ use crate::reason::Reason;
 /// descriptor for a while.
 pub const TURNED_AWAY_MAX: usize = 256;
 
-/// Room for a connection, from its accept to its end.
-pub fn connection(arrival: &Arrival<'_>) -> Result<Occupied, Reason> {
-    let listener = &arrival.generation.listeners[arrival.edge.listener];
-    let of_all = listener.connections.take().ok_or(Reason::LimitConnections)?;
-    let of_client = match client(arrival) {
-        Some(client) => listener.connections_per_client.take(client).map_err(|Full| Reason::LimitClientConnections)?,
-        None => None,
-    };
-    Ok(Occupied { of_all, of_client: of_client.map(|taken| taken.slot) })
+/// What a connection takes up, from its accept to its end.
+pub enum Room {
+    Taken(Occupied),
+    /// It is too much, and is told so.
+    Full {
+        why: Reason,
+        _told: Slot,
+    },
+}
+
+impl Room {
+    /// Among all of the listener. `None` where there is not even room to be told.
+    pub fn of_all(edge: &Edge, generation: &Generation) -> Option<Room> {
+        match generation.listeners[edge.listener].connections.take() {
+            Some(slot) => Some(Room::Taken(slot.into())),
+            None => Room::full(edge, Reason::LimitConnections),
+        }
+    }
+
+    /// Among those of its client, once it is known who that is.
+    pub fn of_client(self, arrival: &Arrival<'_>) -> Option<Room> {
+        let Room::Taken(occupied) = self else { return Some(self) };
+        let Some(client) = client_of_connection(arrival) else { return Some(Room::Taken(occupied)) };
+        let per_client = &arrival.generation.listeners[arrival.edge.listener].connections_per_client;
+        match per_client.take(client) {
+            Ok(taken) => {
+                let of_client = taken.map(|taken| taken.slot);
+                Some(Room::Taken(Occupied { of_client, ..occupied }))
+            }
+            Err(Full) => Room::full(arrival.edge, Reason::LimitClientConnections),
+        }
+    }
+
+    fn full(edge: &Edge, why: Reason) -> Option<Room> {
+        edge.turned_away.take().map(|told| Room::Full { why, _told: told })
+    }
+}
+
+/// A proxy that names another client with each request is not limited as one client.
+fn client_of_connection(arrival: &Arrival<'_>) -> Option<Client> {
+    let rules = arrival.generation.listener(arrival.edge.listener);
+    let is_of_many = rules.client_address == ClientAddress::Forwarded && arrival.trust() == Trust::Proxy;
+    if is_of_many { None } else { client(arrival) }
 }
 
 /// Room for a tunnel. The client is asked for first: what it may not have takes nothing from others.

@@ -6,17 +6,22 @@ use std::time::Instant;
 
 use super::Edge;
 use crate::address::ClientAddr;
-use crate::dial::head::{Certified, Scheme, Trust};
+use crate::caller::{Caller, Trust};
+use crate::dial::head::{Certified, Scheme};
 use crate::generation::Generation;
 use crate::handshake::request::{Head, Intent};
 use crate::observe::event::{Request, RequestId};
 use crate::tls::Met;
 
+#[derive(Clone, Copy)]
 pub struct Arrival<'a> {
     pub edge: &'a Edge,
     /// The configuration that holds for it to its end.
     pub generation: &'a Arc<Generation>,
     pub id: RequestId,
+    /// Who is at the other end of the connection.
+    pub caller: Caller,
+    /// Who it comes from, as far as somebody who is believed has said so.
     pub client: ClientAddr,
     /// What came of the TLS handshake; `None` where the client speaks plainly.
     pub met: Option<&'a Met>,
@@ -25,13 +30,15 @@ pub struct Arrival<'a> {
 }
 
 impl<'a> Arrival<'a> {
-    pub fn new(
-        edge: &'a Edge,
-        generation: &'a Arc<Generation>,
-        client: ClientAddr,
-        met: Option<&'a Met>,
-    ) -> Arrival<'a> {
-        Arrival { edge, generation, id: RequestId(fastrand::u64(..)), client, met, at: Instant::now() }
+    pub fn new(edge: &'a Edge, generation: &'a Arc<Generation>, caller: Caller, met: Option<&'a Met>) -> Arrival<'a> {
+        let id = RequestId(fastrand::u64(..));
+        Arrival { edge, generation, id, caller, client: caller.peer(), met, at: Instant::now() }
+    }
+
+    /// With what its head says of where it comes from.
+    pub fn with_head(self, head: &Head<'_>) -> Arrival<'a> {
+        let rules = self.generation.listener(self.edge.listener);
+        Arrival { client: self.caller.client(rules, &head.fields), ..self }
     }
 
     pub fn scheme(&self) -> Scheme {
@@ -55,9 +62,7 @@ impl<'a> Arrival<'a> {
 
     /// Whether the listener's configuration names the peer as a proxy whose word counts.
     pub fn trust(&self) -> Trust {
-        let proxies = &self.generation.listener(self.edge.listener).trusted_proxies;
-        let is_listed = |peer| proxies.iter().any(|network| network.contains(&peer));
-        if self.client.ip().is_some_and(is_listed) { Trust::Proxy } else { Trust::Client }
+        self.caller.trust(&self.generation.listener(self.edge.listener).trusted_proxies)
     }
 
     /// What the log says; of a request without a readable head, little. `route` is an index.
@@ -69,6 +74,7 @@ impl<'a> Arrival<'a> {
             route: route.map(|route| self.generation.routes[route].name.as_str()),
             client: self.client,
             client_certificate: self.client_certificate(),
+            peer: self.caller.socket,
             method: head.map_or("-", |head| head.method),
             host: head.and_then(|head| head.host).map(|host| host.authority),
             path: head.map_or("-", |head| head.path),

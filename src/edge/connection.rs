@@ -6,17 +6,21 @@ use bytes::BytesMut;
 use pingora::server::ShutdownWatch;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::admission::Room;
 use super::arrival::Arrival;
+use super::caller::{self, Stop};
 use super::head_reader::{self, Patience, Received};
 use super::refusal::{self, About, Client};
 use super::secure::{self, Secured};
-use super::{Edge, admission, plain, upgrade};
+use super::{Edge, plain, upgrade};
 use crate::address::ClientAddr;
+use crate::caller::Caller;
 use crate::generation::Generation;
 use crate::handshake::request::{Body, Head, HeadError, Intent};
 use crate::limits::Occupied;
 use crate::reason::Reason;
 use crate::stream::Stream;
+use crate::tls::Met;
 
 /// What a dispatched head left of the connection.
 enum Next {
@@ -24,65 +28,99 @@ enum Next {
     Nothing,
 }
 
-/// Ends when the connection does, or when a tunnel of its own goes on with it.
+/// A client connection on its way through the steps below.
+struct Connection<'e> {
+    edge: &'e Edge,
+    caller: Caller,
+    /// What came of the TLS handshake; `None` where the client speaks plainly.
+    met: Option<Met>,
+    /// Until an upgrade takes it along.
+    slot: Option<Occupied>,
+    /// Until the first head is dealt with.
+    arriving: Option<TaskTrackerToken>,
+    stopping: ShutdownWatch,
+}
+
+/// Ends when the connection does, or when a tunnel of its own goes on with it. The steps, each of which may be the last: room for one
+/// more; who is at the other end, by the socket and by a PROXY header; room for one more of that client; TLS; then heads.
 pub async fn serve(
     edge: Arc<Edge>,
-    stream: Stream,
-    client: ClientAddr,
-    shutdown: ShutdownWatch,
+    mut stream: Stream,
+    peer: ClientAddr,
+    stopping: ShutdownWatch,
     arriving: TaskTrackerToken,
 ) {
     let edge = &*edge;
-    // Until the first head is dealt with.
-    let mut arriving = Some(arriving);
-    let mut generation = edge.current.load();
-    let arrival = Arrival::new(edge, &generation, client, None);
-    // Counted from here on, so that whoever does not come to an end is counted too; and told, if there is still room for that.
-    let (mut connection, refused) = match admission::connection(&arrival) {
-        Ok(occupied) => (Some(occupied), None),
-        Err(reason) => (None, Some((reason, edge.turned_away.take()))),
+    let generation = edge.current.load();
+    let socket = Caller::of_socket(peer, stream.local_address());
+    let Some(room) = Room::of_all(edge, &generation) else { return };
+    let rules = generation.listener(edge.listener);
+    let caller = match caller::find(edge, rules, &mut stream, socket, &stopping).await {
+        Ok(caller) => caller,
+        Err(Stop::Refused(reason)) => {
+            let arrival = Arrival::new(edge, &generation, socket, None);
+            return match rules.tls {
+                Some(_) => refusal::note(&arrival, reason),
+                None => turn_away(&arrival, &mut stream, reason).await,
+            };
+        }
+        Err(Stop::Gone) => return,
     };
-    if matches!(refused, Some((_, None))) {
-        return;
-    }
-    // What comes before TLS, such as the PROXY protocol, has its place above this line.
+    let Some(room) = room.of_client(&Arrival::new(edge, &generation, caller, None)) else { return };
+    // Whoever is turned away is told in TLS too, and counted until then.
     let Some(Secured { mut stream, met }) = secure::secure(edge, &generation, stream).await else { return };
-    let met = met.as_ref();
-    if let Some((reason, _told)) = refused {
-        let arrival = Arrival::new(edge, &generation, client, met);
-        return refusal::refuse(Client::Unread(&mut stream), &arrival, None, reason, None).await;
+    match room {
+        Room::Taken(occupied) => {
+            let connection = Connection { edge, caller, met, slot: Some(occupied), arriving: Some(arriving), stopping };
+            connection.serve_heads(stream, generation).await;
+        }
+        Room::Full { why, .. } => {
+            turn_away(&Arrival::new(edge, &generation, caller, met.as_ref()), &mut stream, why).await;
+        }
     }
-    let mut patience = first_patience(edge, &generation);
-    let mut buffer = BytesMut::new();
-    loop {
-        let received = match wait_for_head(edge, &generation, &mut stream, &mut buffer, patience, &shutdown).await {
-            Some(received) => received,
-            // Its client came when this process had the sockets, and no other can serve it.
-            None if arriving.is_some() && edge.lifecycle.is_handed_over() => {
-                let limit = generation.listener(edge.listener).header_limit;
-                head_reader::read(&mut stream, &mut buffer, limit, patience).await
-            }
-            None => return,
-        };
-        generation = edge.current.load();
-        let arrival = Arrival::new(edge, &generation, client, met);
-        match received {
-            Received::Gone => return,
-            Received::Refused(reason) => {
-                refusal::refuse(Client::Unread(&mut stream), &arrival, None, reason, None).await;
-                return;
-            }
-            Received::Head(length) => {
-                let bytes = std::mem::take(&mut buffer);
-                match dispatch(&arrival, stream, bytes, length, &mut connection, &shutdown).await {
-                    Next::Head(back) => stream = back,
-                    Next::Nothing => return,
+}
+
+/// Answers before any head was read.
+async fn turn_away(arrival: &Arrival<'_>, stream: &mut Stream, reason: Reason) {
+    refusal::refuse(Client::Unread(stream), arrival, None, reason, None).await;
+}
+
+impl Connection<'_> {
+    async fn serve_heads(mut self, mut stream: Stream, mut generation: Arc<Generation>) {
+        let edge = self.edge;
+        let mut patience = first_patience(edge, &generation);
+        let mut buffer = BytesMut::new();
+        loop {
+            let waited = wait_for_head(edge, &generation, &mut stream, &mut buffer, patience, &self.stopping).await;
+            let received = match waited {
+                Some(received) => received,
+                // Its client came when this process had the sockets, and no other can serve it.
+                None if self.arriving.is_some() && edge.lifecycle.is_handed_over() => {
+                    let limit = generation.listener(edge.listener).header_limit;
+                    head_reader::read(&mut stream, &mut buffer, limit, patience).await
+                }
+                None => return,
+            };
+            generation = edge.current.load();
+            match received {
+                Received::Gone => return,
+                Received::Refused(reason) => {
+                    let arrival = Arrival::new(edge, &generation, self.caller, self.met.as_ref());
+                    return turn_away(&arrival, &mut stream, reason).await;
+                }
+                Received::Head(length) => {
+                    let arrival = Arrival::new(edge, &generation, self.caller, self.met.as_ref());
+                    let bytes = std::mem::take(&mut buffer);
+                    match dispatch(arrival, stream, bytes, length, &mut self.slot, &self.stopping).await {
+                        Next::Head(back) => stream = back,
+                        Next::Nothing => return,
+                    }
                 }
             }
+            self.arriving = None;
+            let rules = generation.listener(edge.listener);
+            patience = Patience { first_byte: rules.keepalive_timeout, whole_head: rules.header_timeout };
         }
-        arriving = None;
-        let rules = generation.listener(edge.listener);
-        patience = Patience { first_byte: rules.keepalive_timeout, whole_head: rules.header_timeout };
     }
 }
 
@@ -109,7 +147,7 @@ async fn wait_for_head(
 }
 
 async fn dispatch(
-    arrival: &Arrival<'_>,
+    arrival: Arrival<'_>,
     mut stream: Stream,
     bytes: BytesMut,
     length: usize,
@@ -120,10 +158,11 @@ async fn dispatch(
         Ok(head) => head,
         Err(error) => {
             let reason = reason_of(error);
-            refusal::refuse(Client::Unread(&mut stream), arrival, None, reason, None).await;
+            refusal::refuse(Client::Unread(&mut stream), &arrival, None, reason, None).await;
             return Next::Nothing;
         }
     };
+    let arrival = &arrival.with_head(&head);
     let mut decision = arrival.generation.policy.decide(arrival.edge.listener, &head);
     match head.intent() {
         Intent::Upgrade => {

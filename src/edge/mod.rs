@@ -4,6 +4,7 @@
 mod accept;
 mod admission;
 mod arrival;
+mod caller;
 mod connection;
 mod greeting;
 mod head_reader;

@@ -24,6 +24,7 @@ pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit, behind: us
         id: arrival.id,
         listener: arrival.edge.listener,
         client: arrival.client,
+        caller: arrival.caller,
         trust: arrival.trust(),
         scheme: arrival.scheme(),
         certificate: arrival.met.and_then(|met| met.subject.clone()),

@@ -60,7 +60,7 @@ impl<'a> Wish<'a> {
             Extensions::Pass | Extensions::Refuse => Offers::Forward,
         };
         let (trust, scheme, certified) = (arrival.trust(), arrival.scheme(), arrival.certified());
-        let origin = Origin { client: arrival.client, trust, scheme, certified };
+        let origin = Origin { peer: arrival.caller.peer(), trust, scheme, certified };
         Wish { head, key3, speaks: permit.speaks(), route, origin, offers }
     }
 

@@ -1,6 +1,7 @@
 //! Finds a server that answers: one try after the other, each counted, until one switches protocols, one refuses, or the
 //! tries are used up.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use super::arrival::Arrival;
@@ -12,6 +13,7 @@ use crate::generation::UpstreamHandle;
 use crate::handshake::response::{AnswerBody, Wrong};
 use crate::handshake::version::advertised;
 use crate::policy::Permit;
+use crate::proxy_header;
 use crate::reason::Reason;
 use crate::upstream::{Picked, Tried, TunnelSlot};
 
@@ -132,13 +134,20 @@ async fn dial_one(
 ) -> Result<Reply, DialError> {
     let rules = upstream.cluster.rules();
     let address = upstream.cluster.servers()[server].address();
+    // Who the client is, in front of everything else, where the servers ask for it.
+    let announced = proxy_header::header(rules.proxy_protocol, arrival.client, arrival.caller.reached);
+    let connector = arrival.generation.secured.upstream(&rules.name);
+    // Without TLS in between, one write is enough for both.
+    let (announced, sent) = match &connector {
+        None if !announced.is_empty() => (Vec::new(), Cow::Owned([announced.as_slice(), &question.bytes].concat())),
+        _ => (announced, Cow::Borrowed(question.bytes.as_slice())),
+    };
     let begun = Instant::now();
     let answered = async {
         let mut deadline = Deadline::within(rules.connect_timeout);
-        let connector = arrival.generation.secured.upstream(&rules.name);
-        let stream = dial::connect(address, connector.as_deref(), &mut deadline).await?;
+        let stream = dial::connect(address, &announced, connector.as_deref(), &mut deadline).await?;
         arrival.edge.current.observer().connected(&rules.name, begun.elapsed());
-        dial::exchange(stream, &question.bytes, question.proof_bytes(), rules, deadline).await
+        dial::exchange(stream, &sent, question.proof_bytes(), rules, deadline).await
     };
     let answered = answered.await;
     match &answered {

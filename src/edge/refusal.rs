@@ -60,6 +60,12 @@ pub async fn refuse(
     refuse_for(client, arrival, about, Why { reason, detail, wait: None }).await;
 }
 
+/// Counts and logs a refusal of which the client hears nothing: it would take words for TLS.
+pub fn note(arrival: &Arrival<'_>, reason: Reason) {
+    let (request, status) = (arrival.event(None, None), answer::status(reason));
+    arrival.edge.current.observer().refused(&Refused { request, reason, status, detail: None });
+}
+
 /// As [`refuse`].
 pub async fn refuse_for(client: Client<'_>, arrival: &Arrival<'_>, about: Option<About<'_>>, why: Why<'_>) {
     let Why { reason, detail, wait } = why;

@@ -1,13 +1,14 @@
 //! The sockets on which connections are accepted here and now: what a start waits for, what a hand-over gives away, and
 //! whose runtimes the watchdog asks. It does not know what is served on them.
 
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+
+use crate::address::Address;
 
 /// What a socket is for. It goes to another process as it is written here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +24,7 @@ pub struct Place {
     pub role: Role,
     pub name: String,
     /// Where it is bound, never port 0.
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 /// One accept loop.
@@ -83,7 +84,8 @@ mod tests {
         let begun = Begun::default();
         let socket = Arc::new(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
         let address = socket.local_addr().unwrap();
-        begun.add(Accepting::new(Place { role: Role::Listener, name: "public".to_owned(), address }, &socket));
+        let place = Place { role: Role::Listener, name: "public".to_owned(), address: address.into() };
+        begun.add(Accepting::new(place, &socket));
         begun.wait_for(1).await;
         assert!(begun.all()[0].socket().is_some());
         drop(socket);

@@ -55,7 +55,7 @@ mod tests {
         let (began, begun) = mpsc::channel();
         let accepting = Arc::clone(&lifecycle);
         edge.spawn(async move {
-            let place = Place { role: Role::Listener, name: "public".to_owned(), address };
+            let place = Place { role: Role::Listener, name: "public".to_owned(), address: address.into() };
             accepting.accepts(Accepting::new(place, &socket));
             began.send(()).unwrap();
             // The runtime's only thread waits here until the other end is dropped.

@@ -25,6 +25,8 @@ pub struct Request<'a> {
     /// `None` before a route is found, and where none matches.
     pub route: Option<&'a str>,
     pub client: ClientAddr,
+    /// Who sent it, which is a proxy where it is not the client.
+    pub peer: ClientAddr,
     /// The subject of the certificate that the client showed, where it was asked for one.
     pub client_certificate: Option<&'a str>,
     pub method: &'a str,

@@ -75,6 +75,8 @@ pub(super) struct RequestFields<'e> {
     route: Option<&'e str>,
     client: ClientAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<ClientAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     client_certificate: Option<&'e str>,
     method: &'e str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,6 +158,7 @@ impl<'e> RequestFields<'e> {
             listener: request.listener,
             route: request.route,
             client: request.client,
+            peer: (request.peer != request.client).then_some(request.peer),
             client_certificate: request.client_certificate,
             method: request.method,
             host: request.host,
@@ -245,6 +248,7 @@ pub(super) mod tests {
             listener: "public",
             route: Some("chat"),
             client: "192.0.2.1:5555".parse::<std::net::SocketAddr>().unwrap().into(),
+            peer: "192.0.2.1:5555".parse::<std::net::SocketAddr>().unwrap().into(),
             client_certificate: None,
             method: "GET",
             host: Some("example.com"),

@@ -1,9 +1,9 @@
-//! How Pingora connects to a server over TLS: by our own dial, so that a plain request goes through the same verification as
+//! How Pingora connects to a server over TLS, or to one that is told who the client is: by our own dial, so that a plain request goes through the same verification as
 //! an upgrade. Pingora's own TLS turns verification off for an empty name, and makes all of it anew for each connection where a
 //! CA of one's own is used.
 //!
 //! Pingora keeps no such connection for a next request, because it tells kept ones apart by their descriptors; a next one
-//! resumes the session.
+//! resumes the session. One that begins with a PROXY header serves the client that it names, and nobody else.
 
 use std::fmt;
 use std::io;
@@ -26,10 +26,13 @@ use crate::dial::{self, DialError};
 use crate::stream::Stream;
 use crate::tls::Connector;
 
-/// One server, dialled with TLS.
+/// One server, dialled by us.
 pub struct Dialled {
     pub address: Address,
-    pub connector: Arc<Connector>,
+    /// A PROXY header, or nothing.
+    pub announced: Vec<u8>,
+    /// `None` where servers are spoken to plainly.
+    pub connector: Option<Arc<Connector>>,
     pub connect_timeout: Duration,
 }
 
@@ -43,7 +46,7 @@ impl fmt::Debug for Dialled {
 impl L4Connect for Dialled {
     async fn connect(&self, _: &SocketAddr) -> Result<L4Stream> {
         let mut deadline = Deadline::within(self.connect_timeout);
-        match dial::connect(&self.address, Some(&self.connector), &mut deadline).await {
+        match dial::connect(&self.address, &self.announced, self.connector.as_deref(), &mut deadline).await {
             Ok(stream) => Ok(VirtualSocketStream::new(Box::new(Carried(stream))).into()),
             Err(error) => {
                 let kind = match &error {
@@ -51,7 +54,7 @@ impl L4Connect for Dialled {
                     DialError::ConnectTimeout => ErrorType::ConnectTimedout,
                     _ => ErrorType::ConnectError,
                 };
-                Error::e_because(kind, "cannot connect with TLS", error)
+                Error::e_because(kind, "no connection of our own", error)
             }
         }
     }

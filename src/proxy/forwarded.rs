@@ -3,16 +3,22 @@
 use pingora::Result;
 use pingora::http::RequestHeader;
 
-use crate::dial::head::{self, BELIEVED_OF_A_PROXY, Certified, Origin, Trust};
+use crate::caller::Trust;
+use crate::dial::head::{self, BELIEVED_OF_A_PROXY, Certified, Origin};
 
 /// # Errors
 /// Never for values that a parsed head can hold; Pingora's own signature has one.
 pub fn set(header: &mut RequestHeader, host: Option<&str>, origin: Origin<'_>) -> Result<()> {
-    let (trust, scheme) = (origin.trust, origin.scheme.as_str());
-    let (address, node) = head::names(origin.client.ip());
+    let (trust, scheme, peer) = (origin.trust, origin.scheme.as_str(), origin.peer.ip());
+    let (address, node) = head::names(peer);
     let named = host.map(|host| format!("host=\"{host}\";")).unwrap_or_default();
-    extend(header, "X-Forwarded-For", &address, trust)?;
-    extend(header, "Forwarded", &format!("for={node};{named}proto={scheme}"), trust)?;
+    // As for upgrades: a proxy on this machine is not added to what it says.
+    let may_stay = trust == Trust::Proxy && peer.is_none();
+    let forwarded = format!("for={node};{named}proto={scheme}");
+    for (name, own) in [("X-Forwarded-For", address), ("Forwarded", forwarded)] {
+        let is_added = !(may_stay && header.headers.contains_key(name));
+        extend(header, name, is_added.then_some(own), trust)?;
+    }
     for (name, own) in [("X-Forwarded-Proto", Some(scheme)), ("X-Forwarded-Host", host)] {
         let said = trust == Trust::Proxy && header.headers.contains_key(name);
         if let (false, Some(own)) = (said, own) {
@@ -40,14 +46,14 @@ fn certify(header: &mut RequestHeader, certified: Certified<'_>) -> Result<()> {
     }
 }
 
-/// One line of the list so far and our own element, or our own alone.
-fn extend(header: &mut RequestHeader, name: &'static str, own: &str, trust: Trust) -> Result<()> {
+/// One line of the list so far and our own element, or either alone.
+fn extend(header: &mut RequestHeader, name: &'static str, own: Option<String>, trust: Trust) -> Result<()> {
     let mut elements: Vec<String> = match trust {
         Trust::Client => Vec::new(),
         Trust::Proxy => {
             header.headers.get_all(name).iter().filter_map(|value| value.to_str().ok().map(str::to_owned)).collect()
         }
     };
-    elements.push(own.to_owned());
+    elements.extend(own);
     header.insert_header(name, elements.join(", "))
 }

@@ -17,10 +17,13 @@ use super::connect::Dialled;
 use super::{failure, forwarded};
 use crate::address::{Address, ClientAddr};
 use crate::answer;
-use crate::dial::head::{Certified, Origin, Scheme, Trust};
+use crate::caller::{Caller, Trust};
+use crate::config::model::ProxyProtocol;
+use crate::dial::head::{Certified, Origin, Scheme};
 use crate::generation::{Current, Generation, UpstreamHandle};
 use crate::observe::event::{Answered, Request, RequestId};
 use crate::policy::Permit;
+use crate::proxy_header;
 use crate::reason::{By, Reason};
 use crate::upstream::{Server, Tried};
 
@@ -39,6 +42,7 @@ pub struct Ticket {
     /// Index of the listener.
     pub listener: usize,
     pub client: ClientAddr,
+    pub caller: Caller,
     pub trust: Trust,
     pub scheme: Scheme,
     /// The subject of the client's own, if it showed one.
@@ -129,11 +133,13 @@ impl ProxyHttp for PlainProxy {
         let (index, server) = picked.or_else(|_| Error::e_explain(ErrorType::HTTPStatus(503), "no server is left"))?;
         let mut peer = peer(server.address())?;
         let rules = cluster.rules();
-        if let Some(connector) = ticket.generation.secured.upstream(&rules.name) {
+        let announced = proxy_header::header(rules.proxy_protocol, ticket.client, ticket.caller.reached);
+        let connector = ticket.generation.secured.upstream(&rules.name);
+        if connector.is_some() || !announced.is_empty() {
             let (address, connect_timeout) = (server.address().clone(), rules.connect_timeout);
-            peer.options.custom_l4 = Some(Arc::new(Dialled { address, connector, connect_timeout }));
-            // A kept one could be taken for one to a server that is spoken to plainly.
-            peer.group_key = OVER_TLS;
+            peer.options.custom_l4 = Some(Arc::new(Dialled { address, announced, connector, connect_timeout }));
+            // The pool looks connections up by this among others, and no other request has it.
+            peer.group_key = fastrand::u64(1..);
         }
         peer.options.connection_timeout = Some(rules.connect_timeout);
         peer.options.total_connection_timeout = Some(rules.connect_timeout);
@@ -161,6 +167,10 @@ impl ProxyHttp for PlainProxy {
         if let (None, Some(server)) = (&ticket.host, context.server()) {
             let host = server.address().ip().map_or("localhost".to_owned(), |address| address.to_string());
             header.insert_header("Host", host)?;
+        }
+        // No other request will come on a connection that names its client.
+        if ticket.upstream.cluster.rules().proxy_protocol != ProxyProtocol::Off {
+            header.insert_header("Connection", "close")?;
         }
         forwarded::set(header, ticket.host.as_deref(), ticket.origin())
     }
@@ -281,9 +291,6 @@ fn peer(address: &Address) -> Result<HttpPeer> {
     }
 }
 
-/// Tells connections over TLS from others to the same address.
-const OVER_TLS: u64 = 1;
-
 /// How long an unused connection to a backend is kept for the next request.
 const IDLE_BACKEND_CONNECTION: Duration = Duration::from_secs(60);
 
@@ -307,7 +314,7 @@ impl Ticket {
         let name = rules.and_then(|tls| tls.client_certificate_header.as_deref());
         let certified =
             Certified { reserved: self.generation.secured.reserved(), field: name.zip(self.certificate.as_deref()) };
-        Origin { client: self.client, trust: self.trust, scheme: self.scheme, certified }
+        Origin { peer: self.caller.peer(), trust: self.trust, scheme: self.scheme, certified }
     }
 
     fn request(&self) -> Request<'_> {
@@ -316,6 +323,7 @@ impl Ticket {
             listener: &self.generation.listeners[self.listener].name,
             route: Some(&self.generation.route(&self.permit).name),
             client: self.client,
+            peer: self.caller.socket,
             client_certificate: self.certificate.as_deref(),
             method: &self.method,
             host: self.host.as_deref(),

@@ -127,6 +127,7 @@ fn opened() -> Opened<'static> {
         listener: "l",
         route: Some("r"),
         client: client.into(),
+        peer: client.into(),
         client_certificate: None,
         method: "GET",
         host: None,

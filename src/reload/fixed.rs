@@ -5,13 +5,14 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 
 use super::Refusal;
+use crate::address::Address;
 use crate::config::Config;
 
 /// What the process began with and keeps to its end.
 #[derive(Debug)]
 pub struct Fixed {
     threads: usize,
-    admin: Option<Address>,
+    admin: Option<Bound<SocketAddr>>,
     /// In the order of [`Generation::listeners`](crate::generation::Generation::listeners), which is that of the sockets.
     listeners: Vec<Listener>,
 }
@@ -19,16 +20,17 @@ pub struct Fixed {
 #[derive(Debug)]
 struct Listener {
     name: String,
-    address: Address,
+    address: Bound<Address>,
+    socket_mode: u32,
 }
 
 /// Where a socket is bound.
 #[derive(Clone, Copy, Debug)]
-struct Address {
+struct Bound<A> {
     /// As the file said it at the start.
-    asked: SocketAddr,
+    asked: A,
     /// Another one only where port 0 was asked for.
-    bound: SocketAddr,
+    bound: A,
 }
 
 /// A value of the new configuration that waits for the next start.
@@ -46,12 +48,13 @@ impl Fixed {
     pub fn new(asked: &Config, in_force: &Config) -> Fixed {
         let listeners = asked.listeners.iter().zip(&in_force.listeners).map(|(asked, in_force)| Listener {
             name: in_force.name.clone(),
-            address: Address { asked: asked.listen, bound: in_force.listen },
+            address: Bound { asked: asked.listen.clone(), bound: in_force.listen.clone() },
+            socket_mode: asked.socket_mode,
         });
         let admin = asked.admin.listen.zip(in_force.admin.listen);
         Fixed {
             threads: in_force.gateway.threads,
-            admin: admin.map(|(asked, bound)| Address { asked, bound }),
+            admin: admin.map(|(asked, bound)| Bound { asked, bound }),
             listeners: listeners.collect(),
         }
     }
@@ -65,7 +68,12 @@ impl Fixed {
         let mut kept = Vec::new();
         for (listener, fixed) in config.listeners.iter_mut().zip(&self.listeners) {
             let key = format!("listener.{}.listen", fixed.name);
-            kept.extend(keep(key, &mut listener.listen, fixed.address.bound, Some(fixed.address.asked)));
+            let Bound { asked, bound } = fixed.address.clone();
+            kept.extend(keep(key, &mut listener.listen, bound, Some(asked)));
+            let key = format!("listener.{}.socket_mode", fixed.name);
+            let mut mode = SocketMode(listener.socket_mode);
+            kept.extend(keep(key, &mut mode, SocketMode(fixed.socket_mode), None));
+            listener.socket_mode = mode.0;
         }
         let (bound, asked) = (self.admin.map(|admin| admin.bound), self.admin.map(|admin| admin.asked));
         let mut admin = Admin(config.admin.listen);
@@ -105,6 +113,16 @@ fn keep<T: PartialEq + Display>(key: String, value: &mut T, in_force: T, asked: 
 
 /// As the file writes it.
 #[derive(PartialEq)]
+struct SocketMode(u32);
+
+impl Display for SocketMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+/// As the file writes it.
+#[derive(PartialEq)]
 struct Admin(Option<SocketAddr>);
 
 impl Display for Admin {
@@ -139,7 +157,7 @@ mod tests {
     fn fixed() -> Fixed {
         let asked = config(&[PUBLIC, INNER], "[admin]\nlisten = '127.0.0.1:0'");
         let mut in_force = asked.clone();
-        in_force.listeners[0].listen.set_port(45001);
+        in_force.listeners[0].listen = "127.0.0.1:45001".parse().unwrap();
         in_force.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 45002)));
         Fixed::new(&asked, &in_force)
     }

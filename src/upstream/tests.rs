@@ -36,6 +36,7 @@ fn rules(balance: Balance, servers: &[(u32, Option<usize>)]) -> model::Upstream 
         response_timeout: Duration::from_secs(60),
         header_limit: 16384,
         tries: 2,
+        proxy_protocol: model::ProxyProtocol::Off,
         health,
         tls: None,
     }

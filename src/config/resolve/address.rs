@@ -11,7 +11,20 @@ use crate::config::location::{self, Location, NameError, SERVICE};
 use crate::config::problem::{Problem, ProblemCode};
 
 /// An address to listen on; port 0 lets the system choose.
-pub fn to_listen(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<SocketAddr> {
+pub fn to_listen(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<Address> {
+    if text.get_ref().starts_with("unix:") {
+        return socket(findings, text);
+    }
+    parsed(findings, text).map(Address::from)
+}
+
+/// As [`to_listen`], for what listens on IP addresses alone.
+pub fn to_listen_on_ip(findings: &mut Findings<'_>, text: &Spanned<String>) -> Option<SocketAddr> {
+    if text.get_ref().starts_with("unix:") {
+        let problem = bad_address(text).label("the admin listener has no Unix socket");
+        findings.report(problem.hint("write an IP address and a port, such as `127.0.0.1:9090`, or `off`"));
+        return None;
+    }
     parsed(findings, text)
 }
 

@@ -51,7 +51,7 @@ fn drain(findings: &mut Findings<'_>, given: &file::Drain) -> Drain {
 pub fn admin(findings: &mut Findings<'_>, given: &file::Admin) -> Admin {
     let listen = match &given.listen {
         Some(text) if text.get_ref() == "off" => None,
-        Some(text) => address::to_listen(findings, text),
+        Some(text) => address::to_listen_on_ip(findings, text),
         None => Some(bounds::ADMIN_LISTEN_DEFAULT),
     };
     Admin { listen }

@@ -22,13 +22,16 @@ pub fn of_listener(
     let certificates = pairs(findings, &given.certificates, table);
     let client_certificates = findings.choice(&given.client_certificates, ClientCertificates::Off);
     let client_ca = client_ca(findings, given, table, client_certificates);
+    let min_version = findings.choice(&given.min_version, TlsVersion::V1_2);
+    let client_certificate_header = header(findings, &given.client_certificate_header, client_certificates);
+    let handshake_timeout = findings.duration(&given.handshake_timeout, bounds::TLS_HANDSHAKE_TIMEOUT);
     Some(ListenerTls {
         certificates: certificates?,
-        min_version: findings.choice(&given.min_version, TlsVersion::V1_2),
+        min_version,
         client_certificates,
         client_ca,
-        client_certificate_header: header(findings, &given.client_certificate_header, client_certificates),
-        handshake_timeout: findings.duration(&given.handshake_timeout, bounds::TLS_HANDSHAKE_TIMEOUT),
+        client_certificate_header,
+        handshake_timeout,
     })
 }
 

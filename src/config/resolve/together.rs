@@ -1,13 +1,13 @@
 //! What only shows when the parts of a file are looked at together: names and addresses given twice, upstreams that
 //! nothing uses, routes that nothing can reach. It does not know what a single key may say.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 
 use toml::Spanned;
 
 use super::entries;
 use super::findings::Findings;
+use crate::address::Address;
 use crate::config::bounds::ADMIN_LISTEN_DEFAULT;
 use crate::config::file::File;
 use crate::config::model::Route;
@@ -31,12 +31,12 @@ pub fn duplicate_names(findings: &mut Findings<'_>, kind: &str, names: &[Option<
     }
 }
 
-/// Two sockets cannot be bound to one port of one address; `0.0.0.0` and `[::]` are every address of their family.
+/// Two sockets cannot be bound to one port of one address, nor to one path; `0.0.0.0` and `[::]` are every address of their family.
 pub fn duplicate_addresses(findings: &mut Findings<'_>, file: &File) {
-    let mut bound: Vec<(Option<Range<usize>>, SocketAddr)> = Vec::new();
+    let mut bound: Vec<(Option<Range<usize>>, Address)> = Vec::new();
     match &file.admin.listen {
         Some(text) => bound.extend(text.get_ref().parse().ok().map(|address| (Some(text.span()), address))),
-        None => bound.push((None, ADMIN_LISTEN_DEFAULT)),
+        None => bound.push((None, ADMIN_LISTEN_DEFAULT.into())),
     }
     for listener in entries(&file.listener) {
         let Some(text) = &listener.get_ref().listen else {
@@ -45,7 +45,7 @@ pub fn duplicate_addresses(findings: &mut Findings<'_>, file: &File) {
         let Ok(address) = text.get_ref().parse() else {
             continue;
         };
-        if let Some((first, other)) = bound.iter().find(|(_, other)| collide(address, *other)) {
+        if let Some((first, other)) = bound.iter().find(|(_, other)| collide(&address, other)) {
             let message = format!("duplicate listen address: `{address}`");
             let problem = Problem::new(ProblemCode::DuplicateListen, text.span(), message);
             findings.report(match first {
@@ -62,7 +62,8 @@ pub fn duplicate_addresses(findings: &mut Findings<'_>, file: &File) {
     }
 }
 
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+fn collide(one: &Address, other: &Address) -> bool {
+    let (Some(one), Some(other)) = (one.ip(), other.ip()) else { return one == other };
     let same_family = one.is_ipv4() == other.is_ipv4();
     let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && same_family && same_ip

@@ -11,7 +11,7 @@ use super::tls;
 use super::versions::spoken;
 use crate::config::bounds;
 use crate::config::file;
-use crate::config::model::{Balance, Health, HealthCheck, Location, Server, Upstream};
+use crate::config::model::{Balance, Health, HealthCheck, Location, ProxyProtocol, Server, Upstream};
 use crate::config::pattern::PathPattern;
 use crate::config::problem::{Problem, ProblemCode};
 
@@ -29,6 +29,7 @@ pub fn upstream(findings: &mut Findings<'_>, given: &file::Upstream, table: &Ran
     let response_timeout = findings.duration(&given.response_timeout, bounds::RESPONSE_TIMEOUT);
     let header_limit = findings.size(&given.header_limit, bounds::HEADER_LIMIT);
     let tries = findings.whole(&given.tries, bounds::TRIES);
+    let proxy_protocol = findings.choice(&given.proxy_protocol, ProxyProtocol::Off);
     let health = health(findings, &given.health, &format!("{key}.health"));
     let tls = given.tls.as_ref().map(|section| tls::of_upstream(findings, section.get_ref(), &section.span()));
     Some(Upstream {
@@ -41,6 +42,7 @@ pub fn upstream(findings: &mut Findings<'_>, given: &file::Upstream, table: &Ran
         response_timeout,
         header_limit: usize::try_from(header_limit).unwrap_or(usize::MAX),
         tries,
+        proxy_protocol,
         health,
         tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
     })

@@ -157,8 +157,11 @@ mod tests {
         let sockets: Vec<TcpListener> = (0..SOCKETS_MAX).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let address = |socket: &TcpListener| socket.local_addr().unwrap();
         let name = "n".repeat(63);
-        let places =
-            sockets.iter().map(|socket| Place { role: Role::Listener, name: name.clone(), address: address(socket) });
+        let places = sockets.iter().map(|socket| Place {
+            role: Role::Listener,
+            name: name.clone(),
+            address: address(socket).into(),
+        });
         let offer = Message::Offer { service: Service::default(), places: places.collect() };
         let (mut running, mut successor) = pair();
         let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();

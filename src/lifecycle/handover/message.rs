@@ -106,6 +106,7 @@ mod tests {
         let places = vec![
             place(Role::Listener, "public", "0.0.0.0:8080"),
             place(Role::Listener, "admin", "[::1]:8081"),
+            place(Role::Listener, "local", "unix:/run/a.sock"),
             place(Role::Admin, "admin", "127.0.0.1:9090"),
         ];
         Message::Offer { service, places }
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn as_many_sockets_as_the_system_takes_fit_into_a_message() {
-        let widest = place(Role::Listener, &"n".repeat(63), "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535");
+        let widest = place(Role::Listener, &"n".repeat(63), &format!("unix:/{}", "p".repeat(106)));
         let message = |count| Message::Offer { service: Service::default(), places: vec![widest.clone(); count] };
         let bytes = message(SOCKETS_MAX).encode().unwrap();
         assert_eq!(Message::decode(&bytes).unwrap().unwrap().0, message(SOCKETS_MAX));
@@ -150,6 +151,15 @@ mod tests {
         }
         let deep = "[".repeat(60_000);
         assert!(matches!(Message::decode(&framed(1, deep.as_bytes())), Err(MessageError::Malformed(_))));
+    }
+
+    /// What the first release with hand-overs sends.
+    #[test]
+    fn an_offer_of_an_earlier_release_is_read() {
+        let said = br#"{"message":"offer","service":{"invocation":null,"watchdog_usec":null},"places":[{"role":"listener","name":"public","address":"0.0.0.0:8080"}]}"#;
+        let decoded = Message::decode(&framed(1, said)).unwrap().unwrap().0;
+        let places = vec![place(Role::Listener, "public", "0.0.0.0:8080")];
+        assert_eq!(decoded, Message::Offer { service: Service::default(), places });
     }
 
     #[test]

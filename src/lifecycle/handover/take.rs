@@ -139,7 +139,8 @@ mod tests {
     fn running() -> (Arc<Lifecycle>, Arc<TcpListener>) {
         let lifecycle = Arc::new(Lifecycle::default());
         let socket = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
-        let place = Place { role: Role::Listener, name: "public".to_owned(), address: socket.local_addr().unwrap() };
+        let place =
+            Place { role: Role::Listener, name: "public".to_owned(), address: socket.local_addr().unwrap().into() };
         lifecycle.accepts(Accepting::new(place, &socket));
         lifecycle.enter(Phase::Ready);
         (lifecycle, socket)
@@ -174,7 +175,7 @@ mod tests {
         giver.give(&path);
         let (mut handed, predecessor) = taking.await.unwrap().unwrap();
         assert_eq!(lifecycle.phase(), Phase::Ready, "until the successor serves");
-        assert_eq!(handed.take_at(address).unwrap().local_addr().unwrap(), address);
+        assert_eq!(handed.take_at(&address.into()).unwrap().local_addr().unwrap(), address.into());
         let successor = Lifecycle::default();
         predecessor.relieve(&successor).await;
         lifecycle.watch_handed_over().wait_for(|handed_over| *handed_over).await.unwrap();
