@@ -6,7 +6,7 @@
 BUILD_NEEDS = cc:gcc g++ make cmake:cmake
 TEST_NEEDS = $(BUILD_NEEDS) python3:python3 python3-venv node:nodejs npm:npm chromium:chromium promtool:prometheus \
              systemd-analyze:systemd strace:strace curl:curl openssl:openssl ip:iproute2 \
-             redis-server:redis-server dnsmasq:dnsmasq-base \
+             redis-server:redis-server dnsmasq:dnsmasq-base haproxy:haproxy nginx:nginx-light \
              ruby:ruby ruby-em-websocket ruby-websocket libprotocol-websocket-perl
 BENCH_NEEDS = $(BUILD_NEEDS) python3-venv nginx:nginx-light haproxy:haproxy
 
