@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::cases::Case;
+use crate::cases::{Case, Quantity};
 use crate::peers::Peer;
 
 /// CPU per operation and memory per tunnel of wsgate and its peers, on this machine, side by side.
@@ -63,9 +63,9 @@ impl Args {
     }
 
     pub fn operations(&self, case: Case) -> u64 {
-        match case {
-            Case::Memory | Case::IdleCpu => case.operations(),
-            _ => self.operations.unwrap_or(case.operations()),
+        match case.quantity() {
+            Quantity::CpuOfOperation => self.operations.unwrap_or(case.operations()),
+            Quantity::MemoryOfTunnel | Quantity::CpuOfRest => case.operations(),
         }
     }
 }

@@ -1,43 +1,53 @@
-//! One connection of the load, as a state machine over a socket that never waits:
+//! One connection of the load with one tunnel, as a state machine over a stream that never waits:
 //!
 //! ```text
-//! Connecting ──► Answer ──► Idle ◄──► Echo
+//! Connecting ──► Answer ──► Open
 //! ```
 //!
 //! It checks every byte that it receives. It does not know how many of its kind there are or what they are for.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 
-use crate::failure::Failure;
+use tokio_rustls::rustls::HandshakeKind;
+
+use crate::failure::{Failure, lost};
 use crate::poll::{Ready, unless_blocked};
+use crate::stream::Stream;
+use crate::tunnel::{Arrival, Tunnel};
 use crate::wire::{self, Message, Upgrade};
 
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     stage: Stage,
-    /// Pongs that wait for the end of the message that is being sent.
-    owed: Vec<u8>,
 }
 
 enum Stage {
     Connecting,
     /// What arrived of the answer to the upgrade.
     Answer(Vec<u8>),
-    Idle,
-    /// How much is sent of the message, and how much of its echo is back.
-    Echo {
+    /// How much is sent of the message whose echo the tunnel awaits.
+    Open {
+        tunnel: Tunnel,
         sent: usize,
-        received: usize,
     },
 }
 
 /// What a connection is for.
 #[derive(Clone, Copy)]
 pub struct Errand<'a> {
+    pub session: Session,
     pub upgrade: &'a Upgrade,
     pub expected: Expected,
     pub message: &'a Message,
+}
+
+/// How a session of TLS must come about; nothing is asked of a connection without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Session {
+    Full,
+    /// In full the first time.
+    Kept,
+    Resumed,
 }
 
 /// What an upgrade must be answered with.
@@ -58,28 +68,37 @@ pub enum Step {
 }
 
 impl Client {
-    pub fn new(stream: TcpStream) -> Self {
-        Self { stream, stage: Stage::Connecting, owed: Vec::new() }
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, stage: Stage::Connecting }
     }
 
     pub fn ready(&mut self, ready: Ready, errand: Errand<'_>, scratch: &mut [u8]) -> Result<Step, Failure> {
-        match self.stage {
-            Stage::Connecting => self.send_head(errand.upgrade),
+        match &self.stage {
+            Stage::Connecting => self.send_head(errand),
             Stage::Answer(_) => self.receive_answer(errand, scratch),
-            Stage::Idle => self.answer_pings(ready, scratch),
-            Stage::Echo { .. } => self.exchange(errand.message, scratch),
+            Stage::Open { .. } => self.exchange(ready, errand.message, scratch),
         }
     }
 
     /// Sends the message; [`Step::Echoed`] follows.
     pub fn begin_echo(&mut self, message: &Message) -> Result<(), Failure> {
-        self.stage = Stage::Echo { sent: 0, received: 0 };
+        if let Stage::Open { tunnel, sent } = &mut self.stage {
+            tunnel.await_echo();
+            *sent = 0;
+        }
         self.send_message(message)
     }
 
-    fn send_head(&mut self, upgrade: &Upgrade) -> Result<Step, Failure> {
+    fn send_head(&mut self, errand: Errand<'_>) -> Result<Step, Failure> {
+        const DOING: &str = "connecting";
+        if !self.stream.establish().map_err(lost(DOING))? {
+            return Ok(Step::Waiting);
+        }
+        if let Some(kind) = self.stream.handshake_kind() {
+            errand.session.check(kind)?;
+        }
         // A fresh socket takes a head of this size whole.
-        self.stream.write_all(&upgrade.head).map_err(lost("connecting"))?;
+        self.stream.write_all(&errand.upgrade.head).map_err(lost(DOING))?;
         self.stage = Stage::Answer(Vec::new());
         Ok(Step::Waiting)
     }
@@ -100,7 +119,7 @@ impl Client {
         match length {
             None => Ok(Step::Waiting),
             Some(length) if length == answer.len() => {
-                self.stage = Stage::Idle;
+                self.stage = Stage::Open { tunnel: Tunnel::default(), sent: 0 };
                 Ok(Step::Answered)
             }
             Some(_) => Err(Failure::WrongAnswer {
@@ -110,103 +129,60 @@ impl Client {
         }
     }
 
-    fn exchange(&mut self, message: &Message, scratch: &mut [u8]) -> Result<Step, Failure> {
-        self.send_message(message)?;
+    fn exchange(&mut self, ready: Ready, message: &Message, scratch: &mut [u8]) -> Result<Step, Failure> {
         loop {
-            let Some(count) = receive(&mut self.stream, scratch, "waiting for an echo")? else {
+            self.send_message(message)?;
+            let Some(count) = receive(&mut self.stream, scratch, "in a tunnel")? else {
                 return Ok(Step::Waiting);
             };
-            if self.take(message, &scratch[..count])? == Step::Echoed {
+            let Stage::Open { tunnel, .. } = &mut self.stage else {
+                return Ok(Step::Waiting);
+            };
+            let arrival = tunnel.take(message, &scratch[..count])?;
+            self.send_message(message)?;
+            if arrival == Arrival::Echo {
                 return Ok(Step::Echoed);
             }
-            if count < scratch.len() {
+            if count < scratch.len() && !ready.hung_up {
                 return Ok(Step::Waiting);
             }
         }
     }
 
-    /// Compares what arrived with the echo; Pings may stand before and behind it.
-    fn take(&mut self, message: &Message, bytes: &[u8]) -> Result<Step, Failure> {
-        let Stage::Echo { sent, received } = self.stage else {
-            return Ok(Step::Waiting);
-        };
-        let bytes = if received == 0 { self.owe_pongs(bytes) } else { bytes };
-        let expected = &message.echo[received..];
-        let (echo, rest) = bytes.split_at(bytes.len().min(expected.len()));
-        if !expected.starts_with(echo) {
-            return Err(Failure::WrongEcho { at: received });
-        }
-        self.stage = Stage::Echo { sent, received: received + echo.len() };
-        if echo.len() < expected.len() {
-            self.send_message(message)?;
-            return Ok(Step::Waiting);
-        }
-        self.stage = Stage::Idle;
-        self.take_pings(rest)?;
-        Ok(Step::Echoed)
-    }
-
+    /// The message or the rest of it, and then what is owed.
     fn send_message(&mut self, message: &Message) -> Result<(), Failure> {
-        let Stage::Echo { sent, .. } = &mut self.stage else {
+        let Stage::Open { tunnel, sent } = &mut self.stage else {
             return Ok(());
         };
-        while *sent < message.frame.len() {
+        while tunnel.awaits_echo() && *sent < message.frame.len() {
             let result = self.stream.write(&message.frame[*sent..]);
             match unless_blocked(result).map_err(lost("sending a message"))? {
                 Some(count) => *sent += count,
                 None => return Ok(()),
             }
         }
-        self.send_owed()
-    }
-
-    /// An open tunnel between two messages may get whole Pings and nothing else.
-    fn answer_pings(&mut self, ready: Ready, scratch: &mut [u8]) -> Result<Step, Failure> {
-        loop {
-            let Some(count) = receive(&mut self.stream, scratch, "idle")? else {
-                return Ok(Step::Waiting);
-            };
-            self.take_pings(&scratch[..count])?;
-            if !ready.hung_up {
-                return Ok(Step::Waiting);
-            }
+        match tunnel.pay() {
+            Some(pongs) => self.stream.write_all(&pongs).map_err(lost("answering a Ping")),
+            None => Ok(()),
         }
     }
+}
 
-    fn take_pings(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        if self.owe_pongs(bytes).is_empty() {
-            self.send_owed()
-        } else {
-            Err(lost("idle")(io::Error::other("unexpected bytes")))
+impl Session {
+    fn check(self, kind: HandshakeKind) -> Result<(), Failure> {
+        match (self, kind) {
+            (Session::Full, HandshakeKind::Full)
+            | (Session::Resumed, HandshakeKind::Resumed)
+            | (Session::Kept, HandshakeKind::Full | HandshakeKind::Resumed) => Ok(()),
+            (wanted, kind) => Err(Failure::WrongSession { how: format!("{kind:?} instead of {wanted:?}") }),
         }
-    }
-
-    /// What is behind the Pings at the beginning.
-    fn owe_pongs<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
-        while let Some(frame) = wire::frame(bytes).filter(|frame| frame.opcode == wire::PING) {
-            self.owed.extend(wire::masked_pong(&bytes[frame.header_bytes..frame.frame_bytes]));
-            bytes = &bytes[frame.frame_bytes..];
-        }
-        bytes
-    }
-
-    fn send_owed(&mut self) -> Result<(), Failure> {
-        if self.owed.is_empty() {
-            return Ok(());
-        }
-        let pongs = std::mem::take(&mut self.owed);
-        self.stream.write_all(&pongs).map_err(lost("answering a Ping"))
     }
 }
 
 /// What one read brought, `None` if nothing is there yet; the end of the stream is a failure at every stage.
-fn receive(stream: &mut TcpStream, scratch: &mut [u8], doing: &'static str) -> Result<Option<usize>, Failure> {
+fn receive(stream: &mut Stream, scratch: &mut [u8], doing: &'static str) -> Result<Option<usize>, Failure> {
     match unless_blocked(stream.read(scratch)).map_err(lost(doing))? {
-        Some(0) => Err(lost(doing)(io::ErrorKind::UnexpectedEof.into())),
+        Some(0) => Err(lost(doing)(io::Error::from(io::ErrorKind::UnexpectedEof))),
         count => Ok(count),
     }
-}
-
-fn lost(doing: &'static str) -> impl Fn(io::Error) -> Failure {
-    move |error| Failure::ConnectionLost { doing, reason: error.to_string() }
 }

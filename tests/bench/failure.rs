@@ -19,6 +19,8 @@ pub enum Failure {
     WrongEcho { at: usize },
     #[error("a connection ended while it was {doing}: {reason}")]
     ConnectionLost { doing: &'static str, reason: String },
+    #[error("a session of TLS came about in the wrong way: {how}")]
+    WrongSession { how: String },
     #[error("{done} of {count} operations done after {after:?}")]
     TooSlow { done: u64, count: u64, after: Duration },
     #[error("{what}: {source}")]
@@ -36,4 +38,8 @@ impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
     fn during(self, what: impl Into<String>) -> Result<T, Failure> {
         self.map_err(|error| Failure::Io { what: what.into(), source: error.into() })
     }
+}
+
+pub fn lost<E: std::fmt::Display>(doing: &'static str) -> impl Fn(E) -> Failure {
+    move |error| Failure::ConnectionLost { doing, reason: error.to_string() }
 }

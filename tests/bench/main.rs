@@ -12,6 +12,9 @@ mod client;
 mod echo;
 mod failure;
 mod guard;
+mod http2;
+mod http2_load;
+mod identity;
 mod load;
 mod machine;
 mod peer_config;
@@ -21,23 +24,27 @@ mod process;
 mod report;
 mod rounds;
 mod stage;
+mod stream;
+mod tunnel;
 mod wire;
 
 use std::fs;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
 
 use crate::args::Args;
 use crate::failure::{During, Failure};
+use crate::identity::Identity;
 use crate::machine::Cores;
 use crate::peers::Program;
 use crate::report::Report;
 use crate::rounds::Rounds;
 
-/// A round of everything takes half a minute, several times that on a busy machine; whatever takes longer hangs.
-const ROUND_TIME_MAX: Duration = Duration::from_mins(3);
+/// A round of everything takes a minute, several times that on a busy machine; whatever takes longer hangs.
+const ROUND_TIME_MAX: Duration = Duration::from_mins(5);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -62,7 +69,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     guard::stand(ROUND_TIME_MAX * (args.rounds + 1)).during("starting the guard")?;
     let find = |peer: peers::Peer| peer.find(args.ab.as_deref());
     let programs = args.peers().into_iter().map(find).collect::<Result<Vec<Program>, _>>()?;
-    let all = Rounds { args, programs: &programs, cores }.run()?;
+    let identity = Rc::new(Identity::new().during("making a certificate")?);
+    let all = Rounds { args, programs: &programs, cores, identity }.run()?;
     let report = Report { programs: &programs, cores, rounds: args.rounds, all: &all };
     print!("{}", report.tables());
     if let Some(folder) = args.json.parent() {

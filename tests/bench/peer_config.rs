@@ -5,12 +5,35 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::cases::Carrier;
+use crate::identity::Files;
+
 /// Both sockets of each of 9,000 tunnels, and some.
 const FILES: usize = 20_000;
 
+/// Of one connection of HTTP/2, at once.
+const STREAMS: u32 = 100;
+
+/// Where clients come in, and in what.
+pub struct Listen {
+    pub address: SocketAddr,
+    pub carrier: Carrier,
+    pub files: Files,
+}
+
 /// Frame tracking and every timer that an operator would have are on.
 /// `spoken` is what the backend is said to speak.
-pub fn wsgate(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr, spoken: u8) -> String {
+pub fn wsgate(listen: &Listen, admin: SocketAddr, backend: SocketAddr, spoken: u8) -> String {
+    let carrier = match listen.carrier {
+        Carrier::Plain => String::new(),
+        Carrier::Tls => format!(
+            "\n[listener.tls]\ncertificates = [{{ certificate = \"{}\", key = \"{}\" }}]\n",
+            listen.files.certificate.display(),
+            listen.files.key.display()
+        ),
+        Carrier::Http2 => format!("http2 = true\nhttp2_streams = {STREAMS}\n"),
+    };
+    let listen = listen.address;
     format!(
         r#"[gateway]
 threads = 1
@@ -26,7 +49,7 @@ access = "off"
 name = "public"
 listen = "{listen}"
 max_connections = {FILES}
-
+{carrier}
 [[route]]
 name = "bench"
 upstream = "echo"
@@ -50,8 +73,22 @@ check = "off"
     )
 }
 
-pub fn nginx(listen: SocketAddr, backend: SocketAddr, folder: &Path) -> String {
+/// Without HTTP/2, in which it has no tunnels.
+pub fn nginx(listen: &Listen, backend: SocketAddr, folder: &Path) -> String {
     let folder = folder.display();
+    let (flag, tls) = match listen.carrier {
+        Carrier::Plain | Carrier::Http2 => ("", String::new()),
+        Carrier::Tls => (
+            " ssl",
+            format!(
+                "ssl_certificate {};\n        ssl_certificate_key {};\n        ssl_protocols TLSv1.3;\n        \
+                 ssl_ecdh_curve X25519;",
+                listen.files.certificate.display(),
+                listen.files.key.display()
+            ),
+        ),
+    };
+    let listen = listen.address;
     // As root, nginx gives its worker another user unless told not to.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     format!(
@@ -80,7 +117,8 @@ http {{
         "" "";
     }}
     server {{
-        listen {listen} backlog=4096;
+        listen {listen}{flag} backlog=4096;
+        {tls}
         location / {{
             if ($version_refused) {{
                 add_header Upgrade websocket always;
@@ -104,12 +142,22 @@ http {{
     )
 }
 
-pub fn haproxy(listen: SocketAddr, backend: SocketAddr) -> String {
+pub fn haproxy(listen: &Listen, backend: SocketAddr) -> String {
+    let (carrier, scheme) = match listen.carrier {
+        Carrier::Plain => (String::new(), "http"),
+        Carrier::Tls => {
+            let files = listen.files.both.display();
+            (format!(" ssl crt {files} ssl-min-ver TLSv1.3 curves X25519"), "https")
+        }
+        Carrier::Http2 => (" proto h2".to_owned(), "http"),
+    };
+    let listen = listen.address;
     format!(
         r#"global
     nbthread 1
     maxconn 9500
     ulimit-n {FILES}
+    tune.h2.max-concurrent-streams {STREAMS}
 
 defaults
     mode http
@@ -121,9 +169,9 @@ defaults
     timeout http-request 30s
 
 frontend public
-    bind {listen} backlog 4096
+    bind {listen} backlog 4096{carrier}
     http-request set-header X-Forwarded-For %[src]
-    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Proto {scheme}
     http-request set-header X-Forwarded-Host %[req.hdr(Host)]
     acl versioned req.fhdr(Sec-WebSocket-Version) -m found
     acl version_served req.fhdr(Sec-WebSocket-Version) -m str 13
@@ -136,7 +184,13 @@ backend echo
     )
 }
 
-pub fn envoy(listen: SocketAddr, backend: SocketAddr) -> String {
+/// Without HTTP/2, in which it leaves the key to the client that has none.
+pub fn envoy(listen: &Listen, backend: SocketAddr) -> String {
+    let transport = match listen.carrier {
+        Carrier::Plain | Carrier::Http2 => String::new(),
+        Carrier::Tls => envoy_tls(&listen.files),
+    };
+    let listen = listen.address;
     format!(
         r#"static_resources:
   listeners:
@@ -145,7 +199,7 @@ pub fn envoy(listen: SocketAddr, backend: SocketAddr) -> String {
       socket_address: {{ address: {}, port_value: {} }}
     tcp_backlog_size: 4096
     filter_chains:
-    - filters:
+    - {transport}filters:
       - name: envoy.filters.network.http_connection_manager
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
@@ -197,5 +251,22 @@ pub fn envoy(listen: SocketAddr, backend: SocketAddr) -> String {
         listen.port(),
         backend.ip(),
         backend.port()
+    )
+}
+
+fn envoy_tls(files: &Files) -> String {
+    format!(
+        r#"transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            tls_params: {{ tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3, ecdh_curves: [X25519] }}
+            tls_certificates:
+            - certificate_chain: {{ filename: "{}" }}
+              private_key: {{ filename: "{}" }}
+      "#,
+        files.certificate.display(),
+        files.key.display()
     )
 }

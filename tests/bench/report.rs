@@ -4,12 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::cases::{Case, Target};
+use crate::cases::{Carrier, Case, Quantity, Target};
 use crate::machine::Cores;
 use crate::peers::{Peer, Program};
 use crate::rounds::{Series, median};
-
-const CASES: [Case; 6] = [Case::Echo64, Case::Echo64K, Case::Handshake, Case::Refusal, Case::Memory, Case::IdleCpu];
 
 const BRIDGED_TUNNEL_BYTES_MAX: f64 = 3072.0;
 
@@ -51,7 +49,7 @@ impl Report<'_> {
     pub fn tables(&self) -> String {
         let mut text = String::new();
         self.head(&mut text);
-        self.values(&mut text);
+        Carrier::ALL.into_iter().for_each(|carrier| self.values(&mut text, carrier));
         self.ratios(&mut text);
         self.bridges(&mut text);
         self.conditions(&mut text);
@@ -76,19 +74,27 @@ impl Report<'_> {
         }
     }
 
-    fn values(&self, text: &mut String) {
-        let names = self.programs.iter().map(|program| program.peer.name().to_owned());
-        row(text, std::iter::once(String::new()).chain(names));
-        rule(text, self.programs.len());
-        for case in self.cases() {
+    /// Without the bridges where they are not measured.
+    fn values(&self, text: &mut String, carrier: Carrier) {
+        let cases: Vec<Case> = self.cases().filter(|case| case.carrier() == carrier).collect();
+        if cases.is_empty() {
+            return;
+        }
+        let peers = self.programs.iter().map(|program| program.peer);
+        let peers: Vec<Peer> =
+            peers.filter(|peer| carrier == Carrier::Plain || peer.bridge_limit().is_none()).collect();
+        row(text, std::iter::once(carrier.title()).chain(peers.iter().map(|peer| peer.name())).map(str::to_owned));
+        rule(text, peers.len());
+        for case in cases {
             let title = format!("{}, {}", case.title(), case.unit());
-            let cells = self.programs.iter().map(|program| {
-                self.series(case, program.peer).map_or("–".to_owned(), |series| {
+            let cells = peers.iter().map(|peer| {
+                self.series(case, *peer).map_or("–".to_owned(), |series| {
                     format!("{} / {}", figure(series.min()), figure(series.median()))
                 })
             });
             row(text, std::iter::once(title).chain(cells));
         }
+        text.push('\n');
     }
 
     fn ratios(&self, text: &mut String) {
@@ -102,7 +108,7 @@ impl Report<'_> {
         if standings.is_empty() {
             return;
         }
-        text.push_str("\nwsgate as a part of each, by the minima:\n\n");
+        text.push_str("wsgate as a part of each, by the minima:\n\n");
         let heads = ["", "better of nginx, HAProxy", "target", ""].map(str::to_owned);
         row(text, heads.into_iter().chain(others.iter().map(|peer| peer.name().to_owned())));
         rule(text, 3 + others.len());
@@ -163,7 +169,7 @@ impl Report<'_> {
         let names = self.programs.iter().map(|program| program.peer.name().to_owned());
         row(text, std::iter::once(String::new()).chain(names));
         rule(text, self.programs.len());
-        for case in Case::PER_OPERATION.into_iter().filter(|case| self.has(*case)) {
+        for case in self.cases().filter(|case| case.quantity() == Quantity::CpuOfOperation) {
             let cells = self.programs.iter().map(|program| {
                 self.series(case, program.peer).map_or("–".to_owned(), |series| {
                     let busy = 100.0 * median(&series.busy);
@@ -216,7 +222,7 @@ impl Report<'_> {
 
     /// The cases that were measured, in the order of the tables.
     fn cases(&self) -> impl Iterator<Item = Case> {
-        CASES.into_iter().filter(|case| self.has(*case))
+        Case::ALL.into_iter().filter(|case| self.has(*case))
     }
 
     fn has(&self, case: Case) -> bool {

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::args::Args;
-use crate::cases::Case;
+use crate::cases::{Carrier, Case, Quantity};
+use crate::client::Session;
 use crate::failure::Failure;
+use crate::identity::Identity;
 use crate::load::Job;
 use crate::machine::Cores;
-use crate::peers::{Peer, Program, Running};
+use crate::peers::{Peer, Program, Running, Setting};
 use crate::process::{CpuSample, CpuUse, Process};
 use crate::stage::{Performed, Stage};
 use crate::wire::Message;
@@ -78,21 +80,23 @@ pub struct Rounds<'a> {
     pub args: &'a Args,
     pub programs: &'a [Program],
     pub cores: Cores,
+    pub identity: Rc<Identity>,
 }
 
 impl Rounds<'_> {
     pub fn run(&self) -> Result<Vec<Series>, Failure> {
-        let mut stage = Stage::new()?;
+        let mut stage = Stage::new(self.identity.clone())?;
         let mut all = Vec::new();
-        let cases: Vec<Case> = Case::PER_OPERATION.into_iter().filter(|case| self.args.measures(*case)).collect();
         for round in 0..self.args.rounds {
-            if !cases.is_empty() {
+            for carrier in Carrier::ALL {
+                let cases: Vec<Case> =
+                    self.cases(Quantity::CpuOfOperation).filter(|case| case.carrier() == carrier).collect();
                 self.operations(round, &cases, &mut stage, &mut all)?;
             }
         }
         for round in 0..self.args.rounds {
-            if self.args.measures(Case::Memory) {
-                self.memory(round, &mut stage, &mut all)?;
+            for case in self.cases(Quantity::MemoryOfTunnel) {
+                self.memory(round, case, &mut stage, &mut all)?;
             }
         }
         if self.args.measures(Case::IdleCpu) {
@@ -101,11 +105,20 @@ impl Rounds<'_> {
         Ok(all)
     }
 
+    fn cases(&self, quantity: Quantity) -> impl Iterator<Item = Case> {
+        Case::ALL.into_iter().filter(move |case| case.quantity() == quantity && self.args.measures(*case))
+    }
+
+    /// The cases have one carrier: a gateway listens for nothing else.
     fn operations(&self, round: u32, cases: &[Case], stage: &mut Stage, all: &mut Vec<Series>) -> Result<(), Failure> {
-        let start = |program| self.start(program, stage);
-        let mut running: Vec<Running> = self.programs.iter().map(start).collect::<Result<_, _>>()?;
+        let mut running: Vec<Running> = Vec::new();
+        for program in self.programs {
+            if let Some(case) = cases.iter().find(|case| program.peer.is_measured_in(**case)) {
+                running.push(self.start(program, case.carrier(), stage)?);
+            }
+        }
         // Nobody is always the first.
-        let turn = round as usize % running.len();
+        let turn = round as usize % running.len().max(1);
         running.rotate_left(turn);
         for &case in cases {
             self.progress(round, case);
@@ -125,35 +138,40 @@ impl Rounds<'_> {
     /// A part of a round: one case on one gateway.
     fn slice(&self, stage: &mut Stage, peer: &Running, case: Case) -> Result<Slice, Failure> {
         let count = self.slice_operations(case);
-        stage.aim(peer.address);
+        stage.aim(peer.carrier, peer.address);
         let job = match case {
-            Case::Echo64 => Job::Echo(Rc::new(Message::text(64))),
+            Case::Echo64 | Case::TlsEcho64 | Case::Http2Echo64 => Job::Echo(Rc::new(Message::text(64))),
             Case::Echo64K => Job::Echo(Rc::new(Message::text(64 * 1024))),
             Case::Refusal => Job::Refusal,
-            Case::Handshake | Case::Memory | Case::IdleCpu => Job::Handshake,
+            Case::Handshake | Case::TlsHandshake => Job::Handshake(Session::Full),
+            Case::TlsResumed => Job::Handshake(Session::Resumed),
+            Case::Memory | Case::TlsMemory | Case::Http2Memory | Case::IdleCpu => Job::Rest,
         };
         if let Job::Echo(message) = &job {
             stage.perform(Job::Open(message.clone()), AT_ONCE as u64, AT_ONCE)?;
+        }
+        if let Job::Handshake(Session::Resumed) = job {
+            // Each slot gets its first ticket.
+            stage.perform(Job::Handshake(Session::Kept), AT_ONCE as u64, AT_ONCE)?;
         }
         stage.perform(job.clone(), count.div_ceil(WARM_UP_PART), AT_ONCE)?;
         let before = settled(stage, &peer.process)?;
         let performed = stage.perform(job, count, AT_ONCE)?;
         // Closing the last connections is a part of the work.
         let gateway = settled(stage, &peer.process)?.since(&before);
-        stage.aim(peer.address);
+        stage.aim(peer.carrier, peer.address);
         settled(stage, &peer.process)?;
         Ok(Slice { performed, gateway })
     }
 
-    fn memory(&self, round: u32, stage: &mut Stage, all: &mut Vec<Series>) -> Result<(), Failure> {
-        let tunnels = Case::Memory.operations();
-        self.progress(round, Case::Memory);
-        for program in self.programs {
-            let peer = self.start(program, stage)?;
-            let bytes =
-                tunnel_memory(stage, &peer, tunnels).map_err(|failure| during(peer.peer, Case::Memory, failure))?;
-            series(all, Case::Memory, peer.peer).values.push(bytes);
-            stage.aim(peer.address);
+    fn memory(&self, round: u32, case: Case, stage: &mut Stage, all: &mut Vec<Series>) -> Result<(), Failure> {
+        let tunnels = case.operations();
+        self.progress(round, case);
+        for program in self.programs.iter().filter(|program| program.peer.is_measured_in(case)) {
+            let peer = self.start(program, case.carrier(), stage)?;
+            let bytes = tunnel_memory(stage, &peer, tunnels).map_err(|failure| during(peer.peer, case, failure))?;
+            series(all, case, peer.peer).values.push(bytes);
+            stage.aim(peer.carrier, peer.address);
         }
         Ok(())
     }
@@ -162,11 +180,11 @@ impl Rounds<'_> {
     fn idle(&self, stage: &mut Stage, all: &mut Vec<Series>) -> Result<(), Failure> {
         let ours = |program: &&Program| matches!(program.peer, Peer::Wsgate | Peer::Other);
         for program in self.programs.iter().filter(ours) {
-            let peer = self.start(program, stage)?;
+            let peer = self.start(program, Case::IdleCpu.carrier(), stage)?;
             self.progress(0, Case::IdleCpu);
             let percent = idle_cpu(stage, &peer).map_err(|failure| during(peer.peer, Case::IdleCpu, failure))?;
             series(all, Case::IdleCpu, peer.peer).values.push(percent);
-            stage.aim(peer.address);
+            stage.aim(peer.carrier, peer.address);
         }
         Ok(())
     }
@@ -176,8 +194,9 @@ impl Rounds<'_> {
     }
 
     /// The process's number is for whoever wants to trace or profile it.
-    fn start(&self, program: &Program, stage: &Stage) -> Result<Running, Failure> {
-        let running = program.start(self.cores, stage.backend()?)?;
+    fn start(&self, program: &Program, carrier: Carrier, stage: &Stage) -> Result<Running, Failure> {
+        let setting = Setting { cores: self.cores, backend: stage.backend()?, carrier, identity: &self.identity };
+        let running = program.start(setting)?;
         eprintln!("{} is process {}", program.peer.name(), running.process.id());
         Ok(running)
     }
@@ -185,7 +204,7 @@ impl Rounds<'_> {
 
 /// Bytes that a tunnel adds to a fresh process.
 fn tunnel_memory(stage: &mut Stage, peer: &Running, tunnels: u64) -> Result<f64, Failure> {
-    stage.aim(peer.address);
+    stage.aim(peer.carrier, peer.address);
     settled(stage, &peer.process)?;
     let before = peer.process.memory()?;
     stage.perform(Job::Open(Rc::new(Message::text(64))), tunnels, AT_ONCE)?;
@@ -196,7 +215,7 @@ fn tunnel_memory(stage: &mut Stage, peer: &Running, tunnels: u64) -> Result<f64,
 
 /// Percent of a core, over two rounds of Pings.
 fn idle_cpu(stage: &mut Stage, peer: &Running) -> Result<f64, Failure> {
-    stage.aim(peer.address);
+    stage.aim(peer.carrier, peer.address);
     let message = Rc::new(Message::text(64));
     stage.perform(Job::Open(message), Case::IdleCpu.operations(), AT_ONCE)?;
     let before = settled(stage, &peer.process)?;
