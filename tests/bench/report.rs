@@ -65,12 +65,12 @@ impl Report<'_> {
             text,
             format_args!(
                 "\nOne worker each on core {}, clients and backend on core {}; {} rounds of short turns. CPU time \
-                 (user and system) an operation, PSS a tunnel: minimum / median.\n",
+                 (user and system) an operation, PSS a tunnel: minimum / median.",
                 self.cores.gateway, self.cores.load, self.rounds
             ),
         );
         if self.cores.gateway == self.cores.load {
-            text.push_str("Only one core: gateway and load take turns on it, so the figures are high.\n\n");
+            text.push_str("\nOnly one core: gateway and load take turns on it, so the figures are high.\n");
         }
     }
 
@@ -83,6 +83,7 @@ impl Report<'_> {
         let peers = self.programs.iter().map(|program| program.peer);
         let peers: Vec<Peer> =
             peers.filter(|peer| carrier == Carrier::Plain || peer.bridge_limit().is_none()).collect();
+        text.push('\n');
         row(text, std::iter::once(carrier.title()).chain(peers.iter().map(|peer| peer.name())).map(str::to_owned));
         rule(text, peers.len());
         for case in cases {
@@ -94,7 +95,6 @@ impl Report<'_> {
             });
             row(text, std::iter::once(title).chain(cells));
         }
-        text.push('\n');
     }
 
     fn ratios(&self, text: &mut String) {
@@ -108,7 +108,7 @@ impl Report<'_> {
         if standings.is_empty() {
             return;
         }
-        text.push_str("wsgate as a part of each, by the minima:\n\n");
+        text.push_str("\nwsgate as a part of each, by the minima:\n\n");
         let heads = ["", "better of nginx, HAProxy", "target", ""].map(str::to_owned);
         row(text, heads.into_iter().chain(others.iter().map(|peer| peer.name().to_owned())));
         rule(text, 3 + others.len());
