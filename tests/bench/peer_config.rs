@@ -78,15 +78,7 @@ pub fn nginx(listen: &Listen, backend: SocketAddr, folder: &Path) -> String {
     let folder = folder.display();
     let (flag, tls) = match listen.carrier {
         Carrier::Plain | Carrier::Http2 => ("", String::new()),
-        Carrier::Tls => (
-            " ssl",
-            format!(
-                "ssl_certificate {};\n        ssl_certificate_key {};\n        ssl_protocols TLSv1.3;\n        \
-                 ssl_ecdh_curve X25519;",
-                listen.files.certificate.display(),
-                listen.files.key.display()
-            ),
-        ),
+        Carrier::Tls => (" ssl", nginx_tls(&listen.files)),
     };
     let listen = listen.address;
     // As root, nginx gives its worker another user unless told not to.
@@ -142,6 +134,15 @@ http {{
     )
 }
 
+fn nginx_tls(files: &Files) -> String {
+    format!(
+        "ssl_certificate {};\n        ssl_certificate_key {};\n        ssl_protocols TLSv1.3;\n        \
+         ssl_ecdh_curve X25519;",
+        files.certificate.display(),
+        files.key.display()
+    )
+}
+
 pub fn haproxy(listen: &Listen, backend: SocketAddr) -> String {
     let (carrier, scheme) = match listen.carrier {
         Carrier::Plain => (String::new(), "http"),
@@ -190,13 +191,13 @@ pub fn envoy(listen: &Listen, backend: SocketAddr) -> String {
         Carrier::Plain | Carrier::Http2 => String::new(),
         Carrier::Tls => envoy_tls(&listen.files),
     };
-    let listen = listen.address;
+    let (listen, backend) = (envoy_address(listen.address), envoy_address(backend));
     format!(
         r#"static_resources:
   listeners:
   - name: public
     address:
-      socket_address: {{ address: {}, port_value: {} }}
+      {listen}
     tcp_backlog_size: 4096
     filter_chains:
     - {transport}filters:
@@ -245,13 +246,13 @@ pub fn envoy(listen: &Listen, backend: SocketAddr) -> String {
       - lb_endpoints:
         - endpoint:
             address:
-              socket_address: {{ address: {}, port_value: {} }}
-"#,
-        listen.ip(),
-        listen.port(),
-        backend.ip(),
-        backend.port()
+              {backend}
+"#
     )
+}
+
+fn envoy_address(address: SocketAddr) -> String {
+    format!("socket_address: {{ address: {}, port_value: {} }}", address.ip(), address.port())
 }
 
 fn envoy_tls(files: &Files) -> String {
