@@ -5,7 +5,7 @@ mod secured;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -18,13 +18,13 @@ use crate::dialect::Dialect;
 use crate::limits::{Buckets, ClientRules, ClientSlots, Handshakes, Journal, Pace, PerClient, Slots};
 use crate::names::Names;
 use crate::observe::Observer;
-use crate::observe::metrics::{ListenerMetrics, RouteMetrics, ServerMetrics, Standing};
+use crate::observe::metrics::{ListenerMetrics, RouteMetrics, ServerMetrics, Situation, Standing, Turned};
 use crate::policy::{Permit, Policy};
 use crate::reason::Reason;
 use crate::roster::Roster;
 use crate::tls::Loaded;
 use crate::tunnel::{Frames, PingRules, Rules};
-use crate::upstream::{Change, Cluster, Registry};
+use crate::upstream::{Change, CheckFailure, Cluster, Registry};
 pub use secured::Secured;
 
 /// One configuration, ready to serve.
@@ -99,12 +99,20 @@ impl UpstreamHandle {
         let cluster = Cluster::new(rules, &lasting.servers);
         let metrics = lasting.observer.metrics();
         let servers = cluster.servers().iter().map(|server| metrics.server(&rules.name, server.address()));
-        UpstreamHandle { metrics: servers.collect(), cluster }
+        let handle = UpstreamHandle { metrics: servers.collect(), cluster };
+        handle.tell_panic();
+        handle
     }
 
     /// A server gave an answer that is HTTP.
-    pub fn reached(&self, server: usize) {
-        self.tell(server, self.cluster.succeeded(server));
+    pub fn reached(&self, server: usize, now: Instant) {
+        self.tell(server, self.cluster.succeeded(server, now));
+    }
+
+    /// A server was checked, and this is how it failed, if it did, and how long it took.
+    pub fn checked(&self, server: usize, failure: Option<CheckFailure>, took: Duration, now: Instant) {
+        self.metrics[server].checked(failure.map_or(CHECK_PASSED, CheckFailure::as_str), took);
+        self.tell(server, self.cluster.checked(server, failure, now));
     }
 
     /// A server was heard to speak these.
@@ -136,13 +144,33 @@ impl UpstreamHandle {
 
     /// A change of standing is said once.
     fn tell(&self, server: usize, change: Change) {
+        let metrics = &self.metrics[server];
         let (upstream, server) = (&self.cluster.rules().name, self.cluster.servers()[server].address());
         match change {
-            Change::None => {}
-            Change::WentDown { out_for } => {
+            Change::None => return,
+            Change::Ejected { out_for } => {
+                metrics.turned(Turned::Down);
                 tracing::warn!(upstream, %server, ?out_for, "backend is out after failed dials");
             }
-            Change::CameBack => tracing::info!(upstream, %server, "backend is back"),
+            Change::WentDown => {
+                metrics.turned(Turned::Down);
+                tracing::warn!(upstream, %server, "backend is out after failed checks");
+            }
+            Change::CameBack => {
+                metrics.turned(Turned::Up);
+                tracing::info!(upstream, %server, "backend is back");
+            }
+        }
+        self.tell_panic();
+    }
+
+    fn tell_panic(&self) {
+        let (upstream, servers) = (&self.cluster.rules().name, self.cluster.servers());
+        let up = servers.iter().filter(|server| server.is_up()).count();
+        match self.cluster.panic_changed() {
+            Some(true) => tracing::warn!(upstream, up, of = servers.len(), "too few backends are up, all are used"),
+            Some(false) => tracing::info!(upstream, up, of = servers.len(), "enough backends are up again"),
+            None => {}
         }
     }
 
@@ -152,11 +180,15 @@ impl UpstreamHandle {
             upstream,
             address: server.address(),
             up: Some(server.is_up()),
+            draining: server.is_draining(),
             tunnels: server.tunnels(),
             learned: server.learned(),
         })
     }
 }
+
+/// The label of a check that found nothing wrong.
+const CHECK_PASSED: &str = "passed";
 
 /// Counts, slots and health, which belong to the process.
 pub struct Lasting {
@@ -223,7 +255,7 @@ impl Lasting {
             client_handshakes: Mutex::default(),
             journal,
             names: Names::default(),
-            servers: Registry::default(),
+            servers: Registry::new(fastrand::u64(..)),
             connections: NamedSlots::default(),
             tunnels: NamedSlots::default(),
             rosters: Mutex::default(),
@@ -422,10 +454,17 @@ impl Current {
                 upstream,
                 address,
                 up: None,
+                draining: false,
                 tunnels: *tunnels,
                 learned: None,
             });
-        self.observer().metrics().show_servers(named.iter().cloned().chain(left));
+        let metrics = self.observer().metrics();
+        metrics.show_servers(named.iter().cloned().chain(left));
+        metrics.show_upstreams(upstreams.iter().map(|upstream| Situation {
+            upstream: &upstream.cluster.rules().name,
+            in_panic: upstream.cluster.is_in_panic(),
+            waiting: upstream.cluster.waiting(),
+        }));
     }
 
     pub fn observer(&self) -> &Arc<Observer> {
@@ -442,7 +481,7 @@ mod tests {
     use crate::observe::{AccessLog, Metrics, exposition};
     use crate::policy::tests::permit;
     use crate::tls;
-    use crate::upstream::{Tried, TunnelSlot};
+    use crate::upstream::{Affinity, Tried, TunnelSlot};
 
     fn config(route: &str, upstream: &str, server: &str) -> Config {
         let text = format!(
@@ -473,7 +512,7 @@ mod tests {
     fn tunnel(current: &Current) -> TunnelSlot {
         let generation = current.load();
         let cluster = &generation.upstreams[0].now().cluster;
-        cluster.pick(&permit(), &mut Tried::default(), Instant::now()).unwrap().slot
+        cluster.pick(&permit(), &Affinity::default(), &mut Tried::default(), Instant::now()).unwrap().slot
     }
 
     fn shown(current: &Current) -> Vec<String> {

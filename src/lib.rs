@@ -30,6 +30,7 @@ pub mod cli;
 pub mod dial;
 pub mod discover;
 pub mod edge;
+pub mod health;
 pub mod lifecycle;
 pub mod logging;
 pub mod proxy;

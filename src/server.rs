@@ -26,6 +26,7 @@ use crate::discover::{self, Discovery};
 use crate::edge::Edge;
 use crate::fleet::Fleet;
 use crate::generation::{Current, Lasting};
+use crate::health::Checker;
 use crate::lifecycle::handover::{self, Handed, Predecessor, TakeError};
 use crate::lifecycle::{Accepting, Lifecycle, Notifier, Signals};
 use crate::logging::Diagnostics;
@@ -106,6 +107,7 @@ pub fn run(
     });
     server.add_service(DiscoveryService { discovery });
     server.add_service(ReloadService { reloader, lifecycle: Arc::clone(&lifecycle) });
+    server.add_service(HealthService { current: Arc::clone(&current), lifecycle: Arc::clone(&lifecycle) });
     let signals = Signals::new(Arc::clone(&lifecycle), current, accept_loops, predecessor);
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     if !lifecycle.is_handed_over() {
@@ -258,6 +260,27 @@ impl PingoraService for ReloadService {
 
     fn name(&self) -> &str {
         "reload"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// Checks servers, on a thread of its own.
+struct HealthService {
+    current: Arc<Current>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+#[async_trait]
+impl PingoraService for HealthService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        Checker::new(Arc::clone(&self.current)).serve(&self.lifecycle).await;
+    }
+
+    fn name(&self) -> &str {
+        "health"
     }
 
     fn threads(&self) -> Option<usize> {

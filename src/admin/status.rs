@@ -86,6 +86,10 @@ struct Upstream {
     name: String,
     versions: Value,
     names: Vec<Name>,
+    balance: &'static str,
+    /// Too few servers are up, so that all are used.
+    panic: bool,
+    waiting: usize,
     servers: Vec<Server>,
 }
 
@@ -101,6 +105,8 @@ struct Name {
 struct Server {
     address: Address,
     up: bool,
+    draining: bool,
+    warming_up: bool,
     /// What it was heard to speak, where it is asked.
     versions: Option<Vec<Value>>,
     tunnels: usize,
@@ -201,6 +207,8 @@ impl Upstream {
         let servers = upstream.cluster.servers().iter().map(|server| Server {
             address: server.address().clone(),
             up: server.is_up(),
+            draining: server.is_draining(),
+            warming_up: upstream.cluster.is_warming_up(server),
             versions: server.learned().map(|versions| listed(&versions)),
             tunnels: server.tunnels(),
             max_tunnels: server.max_tunnels(),
@@ -216,7 +224,15 @@ impl Upstream {
             let found = reading.discovered(&rules.name, &name);
             Name { servers: found.servers, last_success_time: found.last_success_time, name }
         });
-        Upstream { name: rules.name.clone(), versions, names: names.collect(), servers: servers.collect() }
+        Upstream {
+            name: rules.name.clone(),
+            versions,
+            names: names.collect(),
+            balance: rules.balance.word(),
+            panic: upstream.cluster.is_in_panic(),
+            waiting: upstream.cluster.waiting(),
+            servers: servers.collect(),
+        }
     }
 }
 

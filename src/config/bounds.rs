@@ -105,11 +105,21 @@ pub const HANDSHAKE_TIMEOUT: Preset<Duration> = preset(secs(5), bounds(ms(10), s
 pub const RESPONSE_TIMEOUT: Preset<Duration> = preset(secs(MINUTE), bounds(ms(10), secs(24 * 60 * MINUTE)));
 pub const TRIES: Preset<usize> = preset(2, bounds(1, 16));
 
+pub const SLOW_START: Bounds<Duration> = bounds(ms(10), secs(HOUR));
+/// 0: nobody waits.
+pub const QUEUE: Preset<usize> = preset(0, bounds(0, 1_000_000));
+pub const QUEUE_TIMEOUT: Preset<Duration> = preset(secs(1), bounds(ms(10), secs(MINUTE)));
+pub const STICKY_MAX_AGE: Bounds<Duration> = bounds(secs(1), secs(365 * DAY));
+
 pub const WEIGHT: Preset<u32> = preset(1, bounds(1, 1000));
 pub const MAX_TUNNELS: Bounds<usize> = bounds(1, 10_000_000);
 
 pub const HEALTH_PATH_DEFAULT: &str = "/";
 pub const HEALTH_INTERVAL: Preset<Duration> = preset(secs(5), bounds(ms(100), secs(HOUR)));
+pub const HEALTH_TIMEOUT: Preset<Duration> = preset(secs(2), bounds(ms(10), secs(MINUTE)));
 pub const HEALTH_RISE: Preset<u32> = preset(2, bounds(1, 100));
 pub const HEALTH_FALL: Preset<u32> = preset(3, bounds(1, 100));
 pub const EJECT_TIME: Preset<Duration> = preset(secs(10), bounds(ms(10), secs(HOUR)));
+pub const EJECT_TIME_MAX: Preset<Duration> = preset(secs(5 * MINUTE), bounds(ms(10), secs(DAY)));
+/// In percent. 0: all are used once none is up.
+pub const PANIC_THRESHOLD: Preset<u32> = preset(0, bounds(0, 100));

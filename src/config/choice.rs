@@ -3,7 +3,7 @@
 
 use super::model::{
     Balance, Binary, Check, ClientAddress, ClientCertificates, Extensions, ForwardedField, Frames, HealthCheck,
-    LogFormat, LogLevel, Mode, OnRemove, PlainHttp, ProxyProtocol, TlsVersion,
+    LogFormat, LogLevel, Mode, OnRemove, PlainHttp, ProxyProtocol, SameSite, TlsVersion,
 };
 
 /// A closed set of words.
@@ -89,12 +89,22 @@ impl Choice for Balance {
         ("least-tunnels", Balance::LeastTunnels),
         ("round-robin", Balance::RoundRobin),
         ("client-hash", Balance::ClientHash),
+        ("header-hash", Balance::HeaderHash),
     ];
 }
 
-impl Choice for HealthCheck {
+impl Choice for SameSite {
     const WORDS: &'static [(&'static str, Self)] =
-        &[("off", HealthCheck::Off), ("tcp", HealthCheck::Tcp), ("websocket", HealthCheck::WebSocket)];
+        &[("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)];
+}
+
+impl Choice for HealthCheck {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("off", HealthCheck::Off),
+        ("tcp", HealthCheck::Tcp),
+        ("http", HealthCheck::Http),
+        ("websocket", HealthCheck::WebSocket),
+    ];
 }
 
 impl Choice for TlsVersion {
@@ -137,8 +147,9 @@ mod tests {
         check(&[PlainHttp::Forward, PlainHttp::Refuse]);
         check(&[Mode::Enforce, Mode::Observe]);
         check(&[Extensions::Pass, Extensions::Strip, Extensions::Refuse]);
-        check(&[Balance::LeastTunnels, Balance::RoundRobin, Balance::ClientHash]);
-        check(&[HealthCheck::Off, HealthCheck::Tcp, HealthCheck::WebSocket]);
+        check(&[Balance::LeastTunnels, Balance::RoundRobin, Balance::ClientHash, Balance::HeaderHash]);
+        check(&[SameSite::Strict, SameSite::Lax, SameSite::None]);
+        check(&[HealthCheck::Off, HealthCheck::Tcp, HealthCheck::Http, HealthCheck::WebSocket]);
         check(&[TlsVersion::V1_2, TlsVersion::V1_3]);
         check(&[ClientCertificates::Off, ClientCertificates::Optional, ClientCertificates::Required]);
     }

@@ -197,12 +197,17 @@ pub struct Upstream {
     pub versions: Texts,
     pub servers: Tables<Server>,
     pub balance: Text,
+    pub hash_header: Text,
+    pub slow_start: Text,
+    pub queue: Whole,
+    pub queue_timeout: Text,
     pub connect_timeout: Text,
     pub handshake_timeout: Text,
     pub response_timeout: Text,
     pub header_limit: Text,
     pub tries: Whole,
     pub proxy_protocol: Text,
+    pub sticky: Sticky,
     pub health: Health,
     pub tls: Option<Spanned<UpstreamTls>>,
 }
@@ -217,6 +222,16 @@ pub struct UpstreamTls {
     pub min_version: Text,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sticky {
+    pub cookie: Text,
+    pub max_age: Text,
+    pub secure: Switch,
+    pub http_only: Switch,
+    pub same_site: Text,
+}
+
 /// The file may also give a server as its address alone; `read.rs` makes a table of it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -224,6 +239,7 @@ pub struct Server {
     pub address: Text,
     pub weight: Whole,
     pub max_tunnels: Whole,
+    pub drain: Switch,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -231,8 +247,12 @@ pub struct Server {
 pub struct Health {
     pub check: Text,
     pub path: Text,
+    pub host: Text,
     pub interval: Text,
+    pub timeout: Text,
     pub rise: Whole,
     pub fall: Whole,
     pub eject_time: Text,
+    pub eject_time_max: Text,
+    pub panic_threshold: Whole,
 }

@@ -465,6 +465,14 @@ pub struct Upstream {
     /// Never empty.
     pub servers: Vec<Server>,
     pub balance: Balance,
+    /// What [`Balance::HeaderHash`] hashes; always set with it, and without effect otherwise.
+    pub hash_header: Option<String>,
+    /// Over which time a server that comes up gets its whole share.
+    pub slow_start: Option<Duration>,
+    /// Handshakes that may wait for a server with room; 0: none.
+    pub queue: usize,
+    pub queue_timeout: Duration,
+    pub sticky: Option<Sticky>,
     pub connect_timeout: Duration,
     /// From the connection to the end of the backend's answer head.
     pub handshake_timeout: Duration,
@@ -518,6 +526,8 @@ pub struct Server {
     /// At least 1.
     pub weight: u32,
     pub max_tunnels: Option<usize>,
+    /// Gets nothing new. What is open stays.
+    pub drain: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -525,23 +535,54 @@ pub enum Balance {
     LeastTunnels,
     RoundRobin,
     ClientHash,
+    HeaderHash,
+}
+
+/// A cookie by which a client comes back to its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    /// Its name: a token.
+    pub cookie: String,
+    /// `None`: as long as the browser runs.
+    pub max_age: Option<Duration>,
+    /// Always, if `same_site` is [`SameSite::None`].
+    pub secure: bool,
+    pub http_only: bool,
+    pub same_site: SameSite,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    Strict,
+    Lax,
+    None,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
     pub check: HealthCheck,
     pub path: String,
+    /// What a check says in `Host`; `None`: the server's address.
+    pub host: Option<String>,
     pub interval: Duration,
+    /// For a check as a whole.
+    pub timeout: Duration,
+    /// Good checks in a row that take a server in again; at least 1.
     pub rise: u32,
-    /// Failures in a row that take a server out, dials of clients included; at least 1.
+    /// Failures in a row that take a server out, of checks or of dials; at least 1.
     pub fall: u32,
-    /// How long a server stays out after failed dials before it is tried again.
+    /// How long a server stays out after failed dials before it is tried again, for the first time.
     pub eject_time: Duration,
+    /// The same after many times; at least `eject_time`.
+    pub eject_time_max: Duration,
+    /// In percent. With fewer servers up, all are used.
+    pub panic_threshold: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthCheck {
     WebSocket,
+    Http,
     Tcp,
     Off,
 }

@@ -1,14 +1,13 @@
 //! The resolved configuration as a file again, every default written out. What it prints parses to an equal [`Config`]:
-//! so a key that is not in force and that the file did not set is printed as a comment, and so is a list or limit for
-//! which there is no word. It knows no limits.
+//! so a list or limit for which there is no word is printed as a comment. It knows no limits.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use super::choice::Choice;
 use super::model::{
-    AccessLog, Config, Dns, Gateway, Health, Limits, Listener, ListenerTls, Log, Pair, Route, Server, Spoken, Upstream,
-    UpstreamTls,
+    AccessLog, Config, Dns, Gateway, Health, Limits, Listener, ListenerTls, Log, Pair, Route, Server, Spoken, Sticky,
+    Upstream, UpstreamTls,
 };
 use super::units::{format_duration, format_rate, format_size};
 use crate::dialect::Dialect;
@@ -60,16 +59,6 @@ impl Page<'_> {
 
     fn set(&mut self, key: &str, value: impl Display) {
         self.line(&format!("{key} = {value}"));
-    }
-
-    /// A key whose feature is not in this release: as a comment unless the file sets it. `section` is its path.
-    fn set_if_given(&mut self, section: &str, key: &str, value: impl Display) {
-        let path = format!("{section}.{key}");
-        if self.config.not_in_force.iter().any(|entry| entry.key == path) {
-            self.set(key, value);
-        } else {
-            self.line(&format!("# {key} = {value}"));
-        }
     }
 
     fn set_or_note(&mut self, key: &str, value: Option<impl Display>, note: &str) {
@@ -220,6 +209,10 @@ impl Page<'_> {
             },
         );
         self.set("balance", quoted(upstream.balance.word()));
+        self.set_or_note("hash_header", upstream.hash_header.as_ref().map(quoted), "for `header-hash` alone");
+        self.set("slow_start", duration_or_off(upstream.slow_start));
+        self.set("queue", upstream.queue);
+        self.set("queue_timeout", duration(upstream.queue_timeout));
         self.set("connect_timeout", duration(upstream.connect_timeout));
         self.set("handshake_timeout", duration(upstream.handshake_timeout));
         self.set("response_timeout", duration(upstream.response_timeout));
@@ -231,7 +224,12 @@ impl Page<'_> {
             self.line(&format!("  {},", inline_server(server)));
         }
         self.line("]");
-        self.health(&upstream.health, &format!("upstream.{}.health", upstream.name));
+        self.section("[upstream.sticky]");
+        match &upstream.sticky {
+            Some(sticky) => self.sticky(sticky),
+            None => self.line("# cookie: none"),
+        }
+        self.health(&upstream.health);
         if let Some(tls) = &upstream.tls {
             self.upstream_tls(tls);
         }
@@ -247,24 +245,34 @@ impl Page<'_> {
         self.set("min_version", quoted(tls.min_version.word()));
     }
 
-    fn health(&mut self, health: &Health, path: &str) {
+    fn sticky(&mut self, sticky: &Sticky) {
+        self.set("cookie", quoted(&sticky.cookie));
+        self.set("max_age", duration_or_off(sticky.max_age));
+        self.set("secure", sticky.secure);
+        self.set("http_only", sticky.http_only);
+        self.set("same_site", quoted(sticky.same_site.word()));
+    }
+
+    fn health(&mut self, health: &Health) {
         self.section("[upstream.health]");
         self.set("check", quoted(health.check.word()));
-        self.set_if_given(path, "path", quoted(&health.path));
-        self.set_if_given(path, "interval", duration(health.interval));
-        self.set_if_given(path, "rise", health.rise);
+        self.set("path", quoted(&health.path));
+        self.set_or_note("host", health.host.as_ref().map(quoted), "the server's address");
+        self.set("interval", duration(health.interval));
+        self.set("timeout", duration(health.timeout));
+        self.set("rise", health.rise);
         self.set("fall", health.fall);
         self.set("eject_time", duration(health.eject_time));
+        self.set("eject_time_max", duration(health.eject_time_max));
+        self.set("panic_threshold", health.panic_threshold);
     }
 }
 
 fn inline_server(server: &Server) -> String {
-    let address = quoted(&server.address);
-    let weight = server.weight;
-    match server.max_tunnels {
-        Some(max) => format!("{{ address = {address}, weight = {weight}, max_tunnels = {max} }}"),
-        None => format!("{{ address = {address}, weight = {weight} }}"),
-    }
+    let (address, weight) = (quoted(&server.address), server.weight);
+    let max = server.max_tunnels.map(|max| format!(", max_tunnels = {max}")).unwrap_or_default();
+    let drain = if server.drain { ", drain = true" } else { "" };
+    format!("{{ address = {address}, weight = {weight}{max}{drain} }}")
 }
 
 /// A string of TOML, escaped where it must be.

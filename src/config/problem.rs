@@ -25,6 +25,7 @@ pub enum ProblemCode {
     BadPath,
     BadOrigin,
     BadSubprotocol,
+    BadToken,
     BadFile,
     BadHeader,
     BadMode,
@@ -47,7 +48,7 @@ pub enum ProblemCode {
 }
 
 impl ProblemCode {
-    pub const ALL: [ProblemCode; 34] = [
+    pub const ALL: [ProblemCode; 35] = [
         ProblemCode::Syntax,
         ProblemCode::UnknownKey,
         ProblemCode::WrongType,
@@ -63,6 +64,7 @@ impl ProblemCode {
         ProblemCode::BadPath,
         ProblemCode::BadOrigin,
         ProblemCode::BadSubprotocol,
+        ProblemCode::BadToken,
         ProblemCode::BadFile,
         ProblemCode::BadHeader,
         ProblemCode::BadMode,
@@ -101,6 +103,7 @@ impl ProblemCode {
             ProblemCode::BadPath => "bad-path",
             ProblemCode::BadOrigin => "bad-origin",
             ProblemCode::BadSubprotocol => "bad-subprotocol",
+            ProblemCode::BadToken => "bad-token",
             ProblemCode::BadFile => "bad-file",
             ProblemCode::BadHeader => "bad-header",
             ProblemCode::BadMode => "bad-mode",
@@ -147,6 +150,7 @@ impl ProblemCode {
             | ProblemCode::BadPath
             | ProblemCode::BadOrigin
             | ProblemCode::BadSubprotocol
+            | ProblemCode::BadToken
             | ProblemCode::BadFile
             | ProblemCode::BadHeader
             | ProblemCode::BadMode

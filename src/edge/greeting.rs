@@ -22,6 +22,8 @@ pub struct Greeted<'a> {
     pub trust: Trust,
     /// How it speaks to the gateway itself.
     pub scheme: Scheme,
+    /// One of the gateway's own.
+    pub cookie: Option<&'a str>,
 }
 
 impl Greeted<'_> {
@@ -36,6 +38,7 @@ impl Greeted<'_> {
         if let Some(name) = subprotocol {
             field(&mut out, subprotocol::field(self.dialect), name);
         }
+        relayed::set_cookie(&mut out, self.cookie);
         relayed::fields_of_no_handshake(&mut out, answer);
         out.extend(self.digest.iter().flatten());
         out
@@ -87,7 +90,7 @@ mod tests {
         let bytes = format!("GET /demo?x=1 HTTP/1.1\nHost: example.com\n{lines}\n").replace('\n', "\r\n");
         let head = Head::parse(bytes.as_bytes()).unwrap();
         let answer = Answer::parse(ANSWER.as_bytes()).unwrap();
-        let greeted = Greeted { dialect, head: &head, digest, trust, scheme: Scheme::Http };
+        let greeted = Greeted { dialect, head: &head, digest, trust, scheme: Scheme::Http, cookie: None };
         let sent = greeted.switching(&answer, Some(b"sample"));
         assert_eq!(String::from_utf8(sent).unwrap().replace("\r\n", "\n"), expected);
     }
@@ -99,7 +102,14 @@ mod tests {
         let answer = Answer::parse(ANSWER.as_bytes()).unwrap();
         for (dialect, name) in [(Dialect::Hixie76, "Sec-WebSocket-Location"), (Dialect::Hixie75, "WebSocket-Location")]
         {
-            let greeted = Greeted { dialect, head: &head, digest: None, trust: Trust::Client, scheme: Scheme::Https };
+            let greeted = Greeted {
+                dialect,
+                head: &head,
+                digest: None,
+                trust: Trust::Client,
+                scheme: Scheme::Https,
+                cookie: None,
+            };
             let sent = String::from_utf8(greeted.switching(&answer, None)).unwrap();
             assert!(sent.contains(&format!("\r\n{name}: wss://example.com/demo\r\n")), "{sent}");
         }

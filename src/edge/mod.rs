@@ -16,6 +16,7 @@ mod refusal;
 mod relayed;
 mod secure;
 mod upgrade;
+mod waiting;
 
 use std::sync::Arc;
 

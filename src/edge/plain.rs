@@ -16,10 +16,12 @@ use crate::stream::Stream;
 /// What pingora-proxy's hooks need to know of a request. They read nothing of it a second time.
 /// `behind` counts the bytes read behind the head.
 pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit, behind: usize) -> Ticket {
+    let upstream = arrival.generation.upstream(&permit);
     let is_last = arrival.edge.lifecycle.is_draining() || head.http == Http::V1_0 || is_pipelined(head, behind);
     Ticket {
         generation: std::sync::Arc::clone(arrival.generation),
-        upstream: arrival.generation.upstream(&permit),
+        affinity: upstream.cluster.affinity(arrival.client, &head.fields),
+        upstream,
         permit,
         id: arrival.id,
         listener: arrival.edge.listener,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::arrival::Arrival;
 use super::question::{Judged, Question, Wish};
+use super::waiting::{self, Caller, Seek};
 use crate::address::Address;
 use crate::dial::deadline::Deadline;
 use crate::dial::{self, DialError, Reply};
@@ -31,6 +32,8 @@ pub struct Switching {
     pub question: Question,
     pub server: Address,
     pub slot: TunnelSlot,
+    /// By which the client comes back to the server, where it has to be told.
+    pub cookie: Option<String>,
 }
 
 /// Why no server could be used: what the last try came to.
@@ -47,29 +50,34 @@ pub async fn reach(
     permit: &Permit,
     wish: &Wish<'_>,
     noted: &mut Vec<Reason>,
+    caller: &mut Caller<'_>,
 ) -> Result<Reached, Failure> {
     let upstream = arrival.generation.upstream(permit);
+    let affinity = upstream.cluster.affinity(arrival.client, &wish.head.fields);
     let mut tried = Tried::default();
     let mut last = None;
     while tried.count() < upstream.cluster.rules().tries {
-        let picked = match upstream.cluster.pick(permit, &mut tried, Instant::now()) {
+        let seek = Seek { cluster: &upstream.cluster, permit, affinity: &affinity };
+        let picked = match waiting::pick(arrival, &seek, &mut tried, caller).await {
             Ok(picked) => picked,
+            Err(reason @ (Reason::ClientLost | Reason::Draining)) => return Err(Failure { reason, detail: None }),
             Err(reason) => return Err(last.unwrap_or(Failure { reason, detail: None })),
         };
+        let cookie = upstream.cluster.cookie(picked.index(), &affinity);
         let failure = match ask(arrival, &upstream, picked.index(), wish).await {
             Ok((question, reply)) => match wish.judge(&question, &reply.answer(), reply.behind_head()) {
                 Judged::Switching => {
                     if let Some(own) = wish.speaks.filter(|_| upstream.cluster.asks_for_versions()) {
                         upstream.proved(picked.index(), question.own_dialect().unwrap_or(own));
                     }
-                    return Ok(switching(picked, question, reply));
+                    return Ok(switching(picked, cookie, question, reply));
                 }
                 Judged::Refused(framing) => return Ok(Reached::Refused { reply, framing }),
                 Judged::Wrong(wrong) if may_pass(wrong, &question, wish) => {
                     noted.push(Reason::BackendHandshakeWrong);
                     let route = wish.route.name();
                     arrival.edge.current.observer().would_refuse(route, Reason::BackendHandshakeWrong);
-                    return Ok(switching(picked, question, reply));
+                    return Ok(switching(picked, cookie, question, reply));
                 }
                 Judged::Wrong(wrong) => {
                     let server = picked.server.address();
@@ -91,8 +99,9 @@ fn may_pass(wrong: Wrong, question: &Question, wish: &Wish<'_>) -> bool {
     wish.route.relaxes(Reason::BackendHandshakeWrong) && wrong != Wrong::Framing && question.own_dialect().is_none()
 }
 
-fn switching(picked: Picked<'_>, question: Question, reply: Reply) -> Reached {
-    Reached::Switching(Switching { reply, question, server: picked.server.address().clone(), slot: picked.slot })
+fn switching(picked: Picked<'_>, cookie: Option<String>, question: Question, reply: Reply) -> Reached {
+    let (server, slot) = (picked.server.address().clone(), picked.slot);
+    Reached::Switching(Switching { reply, question, server, slot, cookie })
 }
 
 /// One server: asked in a version that it speaks, as far as is known. A server of an upstream that is asked for its versions
@@ -151,7 +160,7 @@ async fn dial_one(
     };
     let answered = answered.await;
     match &answered {
-        Ok(_) => upstream.reached(server),
+        Ok(_) => upstream.reached(server, Instant::now()),
         Err(DialError::Local(error)) => {
             tracing::error!(id = %arrival.id, server = %address, %error, "the gateway cannot connect to anything");
             upstream.not_used(server, Reason::BackendUnavailable);

@@ -32,13 +32,22 @@ pub fn head(answer: &Answer<'_>, versions: &VersionList) -> Vec<u8> {
 }
 
 /// The 101 that the client gets: it was verified, and never carries a version (RFC 6455 §4.2.2).
-pub fn switching(answer: &Answer<'_>) -> Vec<u8> {
+/// `cookie` is one of the gateway's own.
+pub fn switching(answer: &Answer<'_>, cookie: Option<&str>) -> Vec<u8> {
     let mut out = start(answer);
     let upgrade = answer.fields.iter().find(|line| line.is("Upgrade")).map_or(&b"websocket"[..], |line| line.value);
     field(&mut out, "Upgrade", upgrade);
     field(&mut out, "Connection", b"Upgrade");
+    set_cookie(&mut out, cookie);
     fields(&mut out, answer);
     out
+}
+
+/// One line more, whatever cookies the backend sets.
+pub fn set_cookie(out: &mut Vec<u8>, cookie: Option<&str>) {
+    if let Some(cookie) = cookie {
+        field(out, "Set-Cookie", cookie.as_bytes());
+    }
 }
 
 fn start(answer: &Answer<'_>) -> Vec<u8> {
@@ -169,10 +178,10 @@ mod tests {
     #[test]
     fn a_101_carries_no_version_and_nothing_of_the_hop() {
         check(
-            switching,
+            |answer| switching(answer, Some("s=1; Path=/")),
             "HTTP/1.1 101 Web Socket Protocol Handshake\nconnection: upgrade, x-hop\nupgrade: WebSocket\nX-Hop: 1\n\
              sec-websocket-accept: abc=\nSec-WebSocket-Version: 13\nSet-Cookie: a=b\n\n",
-            "HTTP/1.1 101 Web Socket Protocol Handshake\nUpgrade: WebSocket\nConnection: Upgrade\n\
+            "HTTP/1.1 101 Web Socket Protocol Handshake\nUpgrade: WebSocket\nConnection: Upgrade\nSet-Cookie: s=1; Path=/\n\
              Sec-WebSocket-Accept: abc=\nSet-Cookie: a=b\n\n",
         );
     }

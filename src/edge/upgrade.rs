@@ -14,9 +14,10 @@ use super::admission;
 use super::arrival::Arrival;
 use super::greeting::Greeted;
 use super::question::Wish;
-use super::reach::{self, Reached, Switching};
+use super::reach::{self, Failure, Reached, Switching};
 use super::refusal::{self, About, Client};
 use super::relayed;
+use super::waiting::Caller;
 use crate::answer;
 use crate::bridge::Bridge;
 use crate::dial::Reply;
@@ -136,9 +137,11 @@ async fn read_key3(arrival: &Arrival<'_>, stream: &mut Stream, admitted: &mut Ad
 
 async fn connect(arrival: &Arrival<'_>, mut client: Stream, mut admitted: Admitted<'_>) {
     let wish = Wish::new(arrival, &admitted.permit, &admitted.head, admitted.key3);
-    match reach::reach(arrival, &admitted.permit, &wish, &mut admitted.decision.noted).await {
+    let mut caller = Caller { stream: &mut client, early: &mut admitted.early };
+    match reach::reach(arrival, &admitted.permit, &wish, &mut admitted.decision.noted, &mut caller).await {
         Ok(Reached::Switching(reached)) => open(arrival, client, admitted, reached).await,
         Ok(Reached::Refused { reply, framing }) => relay_refusal(arrival, &mut client, admitted, reply, framing).await,
+        Err(Failure { reason: Reason::ClientLost, .. }) => lost(arrival, &admitted),
         Err(failure) => {
             // There will be no tunnel, and a client that knows may ask again before it is done with this answer.
             drop(admitted.route);
@@ -149,16 +152,24 @@ async fn connect(arrival: &Arrival<'_>, mut client: Stream, mut admitted: Admitt
     }
 }
 
+/// The client left before its answer.
+fn lost(arrival: &Arrival<'_>, admitted: &Admitted<'_>) {
+    let request = arrival.event(Some(&admitted.head), admitted.decision.route);
+    let (reason, status) = (Reason::ClientLost, answer::CLIENT_GONE);
+    arrival.edge.current.observer().refused(&Refused { request, reason, status, detail: None });
+}
+
 /// The 101 for the client: the backend's own, or one in the gateway's name.
 fn greeting(arrival: &Arrival<'_>, admitted: &Admitted<'_>, reached: &Switching) -> Vec<u8> {
-    let answer = reached.reply.answer();
+    let (answer, cookie) = (reached.reply.answer(), reached.cookie.as_deref());
     match (admitted.permit.speaks(), reached.question.own_dialect()) {
         (Some(dialect), Some(_)) => {
-            let (digest, trust, scheme) = (admitted.digest, arrival.trust(), arrival.scheme());
-            let greeted = Greeted { dialect, head: &admitted.head, digest, trust, scheme };
+            let (head, digest) = (&admitted.head, admitted.digest);
+            let (trust, scheme) = (arrival.trust(), arrival.scheme());
+            let greeted = Greeted { dialect, head, digest, trust, scheme, cookie };
             greeted.switching(&answer, reached.question.chosen(&answer))
         }
-        (Some(_) | None, _) => relayed::switching(&answer),
+        (Some(_) | None, _) => relayed::switching(&answer, cookie),
     }
 }
 
@@ -176,9 +187,7 @@ async fn open(arrival: &Arrival<'_>, mut client: Stream, admitted: Admitted<'_>,
         client.flush().await
     };
     if !matches!(reached.reply.deadline.hold(greet).await, Ok(Ok(()))) {
-        let request = arrival.event(Some(&admitted.head), admitted.decision.route);
-        let (reason, status) = (Reason::ClientLost, answer::CLIENT_GONE);
-        return arrival.edge.current.observer().refused(&Refused { request, reason, status, detail: None });
+        return lost(arrival, &admitted);
     }
     let answer = reached.reply.answer();
     let opened_at = Instant::now();

@@ -148,6 +148,35 @@ pub(super) const DISCOVERY_LAST_SUCCESS: Row = row(
     &["upstream", "name"],
     "When name servers last said something of the name, 0 before they did.",
 );
+pub(super) const BACKEND_DRAINING: Row = row(
+    "wsgate_backend_draining",
+    &["upstream", "server"],
+    "1 while the configuration drains the server, so that it gets nothing new.",
+);
+pub(super) const BACKEND_TRANSITIONS: Row = row(
+    "wsgate_backend_transitions_total",
+    &["upstream", "server", "to"],
+    "Times that a server went down or came back up.",
+);
+pub(super) const BACKEND_CHECKS: Row =
+    row("wsgate_backend_checks_total", &["upstream", "server", "result"], "Checks of a server, by how they went.");
+pub(super) const BACKEND_CHECK_DURATION: Row = row(
+    "wsgate_backend_check_duration_seconds",
+    &["upstream"],
+    "Time that a check of a server took, whatever it came to.",
+);
+pub(super) const UPSTREAM_PANIC: Row = row(
+    "wsgate_upstream_panic",
+    &["upstream"],
+    "1 while too few servers of the upstream are up, so that all of them are used.",
+);
+pub(super) const UPSTREAM_WAITING: Row =
+    row("wsgate_upstream_waiting", &["upstream"], "Handshakes that wait for a server with room now.");
+pub(super) const UPSTREAM_WAIT_TIMEOUTS: Row = row(
+    "wsgate_upstream_wait_timeouts_total",
+    &["upstream"],
+    "Handshakes that waited for a server with room until their time was up.",
+);
 pub(super) const DRAIN_REMAINING: Row =
     row("wsgate_drain_remaining", &[], "Tunnels still open during a drain, 0 at any other time.");
 pub(super) const RELOAD_SUCCESSFUL: Row =

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::MetricFamily;
@@ -81,6 +81,13 @@ pub struct Metrics {
     pub(super) backend_failures: IntCounterVec,
     /// Names of servers.
     pub discovery: Discovery,
+    backend_draining: IntGaugeVec,
+    backend_transitions: IntCounterVec,
+    backend_checks: IntCounterVec,
+    backend_check_duration: HistogramVec,
+    upstream_panic: IntGaugeVec,
+    upstream_waiting: IntGaugeVec,
+    pub(super) upstream_wait_timeouts: IntCounterVec,
     pub(super) reload_successful: IntGauge,
     pub(super) reload_success_timestamp: IntGauge,
     handover_timestamp: IntGauge,
@@ -124,6 +131,9 @@ pub struct ListenerMetrics {
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
     failures: IntCounterVec,
+    transitions: IntCounterVec,
+    checks: IntCounterVec,
+    check_duration: HistogramVec,
     upstream: String,
     address: String,
 }
@@ -135,16 +145,50 @@ pub struct Standing<'a> {
     pub address: &'a Address,
     /// `None` where no configuration names the server any more, so that it gets no tunnels, up or not.
     pub up: Option<bool>,
+    /// Whether the configuration drains it.
+    pub draining: bool,
     /// Open now.
     pub tunnels: usize,
     /// What it was heard to speak, where it was asked.
     pub learned: Option<Arc<[Dialect]>>,
 }
 
+/// What became of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    Up,
+    Down,
+}
+
+/// How an upstream stands at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    pub upstream: &'a str,
+    /// Too few servers are up, so that all are used.
+    pub in_panic: bool,
+    /// Handshakes that wait for a server with room.
+    pub waiting: usize,
+}
+
 impl ServerMetrics {
     /// A dial gave no tunnel, whether or not another server then did.
     pub fn failed(&self, reason: Reason) {
         self.failures.with_label_values(&[self.upstream.as_str(), &self.address, reason.code()]).inc();
+    }
+
+    /// It came back up, or it went down.
+    pub fn turned(&self, to: Turned) {
+        let to = match to {
+            Turned::Up => "up",
+            Turned::Down => "down",
+        };
+        self.transitions.with_label_values(&[self.upstream.as_str(), &self.address, to]).inc();
+    }
+
+    /// A check was over. `result` is of a closed set.
+    pub fn checked(&self, result: &str, duration: Duration) {
+        self.checks.with_label_values(&[self.upstream.as_str(), &self.address, result]).inc();
+        self.check_duration.with_label_values(&[self.upstream.as_str()]).observe(duration.as_secs_f64());
     }
 }
 
@@ -179,6 +223,13 @@ impl Metrics {
             backend_connect_duration: define.histogram(families::BACKEND_CONNECT_DURATION, &CONNECT_SECONDS),
             backend_failures: define.counter(families::BACKEND_FAILURES),
             discovery: Discovery::new(&mut define),
+            backend_draining: define.gauge(families::BACKEND_DRAINING),
+            backend_transitions: define.counter(families::BACKEND_TRANSITIONS),
+            backend_checks: define.counter(families::BACKEND_CHECKS),
+            backend_check_duration: define.histogram(families::BACKEND_CHECK_DURATION, &CONNECT_SECONDS),
+            upstream_panic: define.gauge(families::UPSTREAM_PANIC),
+            upstream_waiting: define.gauge(families::UPSTREAM_WAITING),
+            upstream_wait_timeouts: define.counter(families::UPSTREAM_WAIT_TIMEOUTS),
             reload_successful: single_gauge(&define.gauge(families::RELOAD_SUCCESSFUL)),
             reload_success_timestamp: single_gauge(&define.gauge(families::RELOAD_SUCCESS_TIMESTAMP)),
             handover_timestamp: single_gauge(&define.gauge(families::HANDOVER_TIMESTAMP)),
@@ -215,6 +266,9 @@ impl Metrics {
     pub fn server(&self, upstream: &str, address: &Address) -> ServerMetrics {
         ServerMetrics {
             failures: self.backend_failures.clone(),
+            transitions: self.backend_transitions.clone(),
+            checks: self.backend_checks.clone(),
+            check_duration: self.backend_check_duration.clone(),
             upstream: upstream.to_owned(),
             address: address.to_string(),
         }
@@ -226,16 +280,28 @@ impl Metrics {
         self.backend_up.reset();
         self.backend_tunnels.reset();
         self.backend_versions.reset();
-        for Standing { upstream, address, up, tunnels, learned } in servers {
+        self.backend_draining.reset();
+        for Standing { upstream, address, up, draining, tunnels, learned } in servers {
             let address = address.to_string();
             let labels = [upstream, address.as_str()];
             self.backend_tunnels.with_label_values(&labels).set(tunnels as i64);
             if let Some(up) = up {
                 self.backend_up.with_label_values(&labels).set(i64::from(up));
+                self.backend_draining.with_label_values(&labels).set(i64::from(draining));
             }
             for version in learned.iter().flat_map(|learned| learned.iter()) {
                 self.backend_versions.with_label_values(&[upstream, &address, version.name()]).set(1);
             }
+        }
+    }
+
+    /// As [`Metrics::show_servers`], of the upstreams.
+    pub fn show_upstreams<'a>(&self, upstreams: impl Iterator<Item = Situation<'a>>) {
+        self.upstream_panic.reset();
+        self.upstream_waiting.reset();
+        for Situation { upstream, in_panic, waiting } in upstreams {
+            self.upstream_panic.with_label_values(&[upstream]).set(i64::from(in_panic));
+            self.upstream_waiting.with_label_values(&[upstream]).set(waiting as i64);
         }
     }
 
@@ -254,6 +320,7 @@ impl Metrics {
         }
         for upstream in &config.upstreams {
             self.backend_connect_duration.with_label_values(&[&upstream.name]);
+            self.upstream_wait_timeouts.with_label_values(&[&upstream.name]);
         }
     }
 
@@ -281,11 +348,17 @@ impl Metrics {
         forget(&self.tunnels, &label);
         forget(&self.tunnels_opened, &label);
         forget(&self.backend_connect_duration, &label);
+        forget(&self.backend_check_duration, &label);
+        forget(&self.upstream_wait_timeouts, &label);
     }
 
     /// As [`Metrics::forget_route`], of a server.
     pub fn forget_server(&self, upstream: &str, address: &Address) {
-        forget(&self.backend_failures, &[("upstream", upstream), ("server", &address.to_string())]);
+        let address = address.to_string();
+        let labels = [("upstream", upstream), ("server", address.as_str())];
+        forget(&self.backend_failures, &labels);
+        forget(&self.backend_transitions, &labels);
+        forget(&self.backend_checks, &labels);
     }
 
     /// The certificates that are shown now, by file. One that is not among them is not shown: it would seem to expire for ever.
@@ -464,7 +537,14 @@ mod tests {
         let labels = |server| [("upstream", "chat"), ("server", server)];
         let (first, second) = ("127.0.0.1:9001", "127.0.0.1:9002");
         let addresses = [address(first), address(second)];
-        let standing = |server, up, tunnels| Standing { upstream: "chat", address: server, up, tunnels, learned: None };
+        let standing = |server, up, tunnels| Standing {
+            upstream: "chat",
+            address: server,
+            up,
+            draining: false,
+            tunnels,
+            learned: None,
+        };
         let [one, other] = &addresses;
         metrics.show_servers([standing(one, Some(true), 1), standing(other, Some(false), 0)].into_iter());
         assert_eq!(value(&metrics, "wsgate_backend_up", &labels(first)), Some(1.0));

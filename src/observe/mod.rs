@@ -131,6 +131,11 @@ impl Observer {
         self.metrics.backend_connect_duration.with_label_values(&[upstream]).observe(duration.as_secs_f64());
     }
 
+    /// A handshake waited for a server with room until its time was up.
+    pub fn waited_in_vain(&self, upstream: &str) {
+        self.metrics.upstream_wait_timeouts.with_label_values(&[upstream]).inc();
+    }
+
     fn count_http(&self, route: &str, status: u16) {
         // Three digits whatever comes.
         let status = format!("{:03}", status.min(999));

@@ -25,7 +25,7 @@ use crate::observe::event::{Answered, Request, RequestId};
 use crate::policy::Permit;
 use crate::proxy_header;
 use crate::reason::{By, Reason};
-use crate::upstream::{Server, Tried};
+use crate::upstream::{Affinity, Server, Tried};
 
 /// The phases.
 pub struct PlainProxy {
@@ -38,6 +38,8 @@ pub struct Ticket {
     /// The servers that it may go to.
     pub upstream: Arc<UpstreamHandle>,
     pub permit: Permit,
+    /// Which of them it would rather go to.
+    pub affinity: Affinity,
     pub id: RequestId,
     /// Index of the listener.
     pub listener: usize,
@@ -129,7 +131,7 @@ impl ProxyHttp for PlainProxy {
         let mut tried = std::mem::take(&mut context.tried);
         let ticket = context.ticket()?;
         let cluster = &ticket.upstream.cluster;
-        let picked = cluster.pick_for_request(&ticket.permit, &mut tried, Instant::now());
+        let picked = cluster.pick_for_request(&ticket.permit, &ticket.affinity, &mut tried, Instant::now());
         let (index, server) = picked.or_else(|_| Error::e_explain(ErrorType::HTTPStatus(503), "no server is left"))?;
         let mut peer = peer(server.address())?;
         let rules = cluster.rules();
@@ -186,18 +188,28 @@ impl ProxyHttp for PlainProxy {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "101 to a request that is no upgrade");
         }
         if let (Some(server), Ok(ticket)) = (context.server, context.ticket()) {
-            ticket.upstream.reached(server);
+            ticket.upstream.reached(server, Instant::now());
         }
         Ok(())
     }
 
     /// What belongs to the backend's own hop ends here, and an HTTP/1.0 client cannot read chunks (RFC 9112 §6.1).
-    async fn response_filter(&self, session: &mut Session, header: &mut ResponseHeader, _: &mut Context) -> Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        header: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
         for name in ["Keep-Alive", "Proxy-Connection", "Upgrade"] {
             header.remove_header(name);
         }
         if session.req_header().version == http::Version::HTTP_10 {
             header.remove_header("Transfer-Encoding");
+        }
+        if let (Some(server), Ok(ticket)) = (context.server, context.ticket())
+            && let Some(cookie) = ticket.upstream.cluster.cookie(server, &ticket.affinity)
+        {
+            header.append_header("Set-Cookie", cookie)?;
         }
         Ok(())
     }

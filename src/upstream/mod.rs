@@ -1,23 +1,32 @@
-//! The servers behind a route: which one is next, how many tunnels each carries, and which are out for a while. Time is an
-//! argument. It knows no socket and no name service.
+//! The servers behind a route: which one is next, how many tunnels each carries, which are out for a while, and who waits for
+//! room. Time is an argument. It knows no socket and no name service.
 
+mod affinity;
 mod balance;
+mod line;
+mod registry;
 mod server;
+mod standing;
+mod warmup;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use parking_lot::Mutex;
-
-use crate::address::Address;
+use crate::address::ClientAddr;
 use crate::config::model;
 use crate::dialect::Dialect;
+use crate::handshake::Field;
 use crate::policy::Permit;
 use crate::reason::Reason;
-use balance::Balancer;
-use server::State;
+pub use affinity::Affinity;
+use affinity::ServerId;
+use balance::{Balancer, Moment};
+pub use line::Place;
+use registry::Common;
+pub use registry::Registry;
 pub use server::{Server, TunnelSlot};
+pub use standing::{Change, CheckFailure};
 
 /// The servers of one upstream and how the next is chosen.
 #[derive(Debug)]
@@ -25,30 +34,18 @@ pub struct Cluster {
     rules: model::Upstream,
     servers: Vec<Server>,
     balancer: Arc<Balancer>,
+    common: Arc<Common>,
     /// What every server speaks, or is asked for first.
     listed: Arc<[Dialect]>,
 }
 
-/// Counts and health that outlive configurations: a reload finds its servers as they were, and goes on with their turns.
-#[derive(Debug, Default)]
-pub struct Registry {
-    /// By the upstream's name and the server's address.
-    states: Mutex<HashMap<(String, Address), Arc<State>>>,
-    /// By the upstream's name.
-    turns: Mutex<HashMap<String, Turns>>,
-}
-
-/// The turns of an upstream, and between which servers they are dealt.
-#[derive(Debug)]
-struct Turns {
-    balance: model::Balance,
-    servers: Vec<model::Server>,
-    balancer: Weak<Balancer>,
-}
-
 /// The servers of a cluster that one request has already tried, by index.
 #[derive(Debug, Default)]
-pub struct Tried(Vec<usize>);
+pub struct Tried {
+    /// The first `count` of them count. As many as an upstream's `tries` may be.
+    indices: [usize; 16],
+    count: usize,
+}
 
 /// A server picked for a tunnel, with its slot.
 #[derive(Debug)]
@@ -58,62 +55,21 @@ pub struct Picked<'c> {
     index: usize,
 }
 
-impl Registry {
-    fn state(&self, upstream: &str, address: &Address) -> Arc<State> {
-        Arc::clone(self.states.lock().entry((upstream.to_owned(), address.clone())).or_default())
-    }
-
-    /// The balancer of the configuration before, as long as the same servers take turns in the same way: begun anew at each
-    /// reload, turns would favour the first server.
-    fn balancer(&self, rules: &model::Upstream) -> Arc<Balancer> {
-        let mut turns = self.turns.lock();
-        let before = turns.get(&rules.name);
-        let same = before.filter(|turns| turns.balance == rules.balance && turns.servers == rules.servers);
-        if let Some(balancer) = same.and_then(|turns| turns.balancer.upgrade()) {
-            return balancer;
-        }
-        let balancer = Arc::new(Balancer::new(rules));
-        let (balance, servers) = (rules.balance, rules.servers.clone());
-        turns.insert(rules.name.clone(), Turns { balance, servers, balancer: Arc::downgrade(&balancer) });
-        balancer
-    }
-
-    /// Every server with a live tunnel, whether or not a cluster still has it: upstream, address and number of tunnels.
-    pub fn with_tunnels(&self) -> Vec<(String, Address, usize)> {
-        let states = self.states.lock();
-        let all =
-            states.iter().map(|((upstream, address), state)| (upstream.clone(), address.clone(), state.tunnels()));
-        all.filter(|(_, _, tunnels)| *tunnels > 0).collect()
-    }
-
-    /// Forgets the servers that no cluster has and no tunnel goes to: configurations that name new servers again and again
-    /// would fill the memory. Returns them.
-    pub fn forget_unused(&self) -> Vec<(String, Address)> {
-        self.turns.lock().retain(|_, turns| turns.balancer.strong_count() > 0);
-        let mut states = self.states.lock();
-        let unused = states.extract_if(|_, state| !State::is_in_use(state));
-        unused.map(|(server, _)| server).collect()
-    }
-
-    /// Whether there is a server of the upstream that is not forgotten.
-    pub fn knows(&self, upstream: &str) -> bool {
-        self.states.lock().keys().any(|(known, _)| known == upstream)
-    }
-}
-
 impl Cluster {
     /// Of the servers that have an address.
     pub fn new(rules: &model::Upstream, registry: &Registry) -> Cluster {
-        let servers = rules.servers.iter().filter_map(|server| {
-            let address = server.address.address()?;
-            Some(Server::new(address, server, registry.state(&rules.name, address)))
+        let located = || rules.servers.iter().filter_map(|server| Some((server.address.address()?, server)));
+        let common = registry.common(&rules.name);
+        let states = registry.states(&rules.name, located(), &common);
+        let servers = located().zip(states).map(|((address, server), state)| {
+            Server::new(ServerId::new(&rules.name, address), (address, server), state, registry.chance())
         });
-        let servers: Vec<Server> = servers.collect();
         let listed = match &rules.versions {
             model::Spoken::Listed(list) => list.as_slice().into(),
             model::Spoken::Auto => [Dialect::Rfc6455].into(),
         };
-        Cluster { balancer: registry.balancer(rules), rules: rules.clone(), servers, listed }
+        let balancer = registry.balancer(rules);
+        Cluster { balancer, servers: servers.collect(), rules: rules.clone(), common, listed }
     }
 
     pub fn rules(&self) -> &model::Upstream {
@@ -124,24 +80,35 @@ impl Cluster {
         &self.servers
     }
 
+    /// Where a request would rather go.
+    pub fn affinity(&self, client: ClientAddr, fields: &[Field<'_>]) -> Affinity {
+        Affinity::new(&self.rules, client, fields)
+    }
+
     /// The server for a new tunnel, its slot taken.
     ///
     /// # Errors
     /// [`Reason::LimitBackendTunnels`] when every server left to try carries its `max_tunnels`, and
     /// [`Reason::BackendUnavailable`] when none is left to try.
-    pub fn pick(&self, _: &Permit, tried: &mut Tried, now: Instant) -> Result<Picked<'_>, Reason> {
-        let mut full = Tried::default();
+    pub fn pick(&self, _: &Permit, affinity: &Affinity, tried: &mut Tried, now: Instant) -> Result<Picked<'_>, Reason> {
+        let named = self.named(affinity).filter(|&index| !tried.has(index));
+        if let Some((index, slot)) = named.and_then(|index| Some((index, self.servers[index].take_slot()?))) {
+            tried.add(index);
+            return Ok(Picked { server: &self.servers[index], slot, index });
+        }
+        let mut full = Vec::new();
         loop {
-            let Some(index) = self.next(|index| !tried.has(index) && !full.has(index), now) else {
-                return Err(if full.0.is_empty() { Reason::BackendUnavailable } else { Reason::LimitBackendTunnels });
+            let may = |index: usize| !tried.has(index) && !full.contains(&index);
+            let Some(index) = self.next(affinity, may, full.is_empty(), now) else {
+                return Err(if full.is_empty() { Reason::BackendUnavailable } else { Reason::LimitBackendTunnels });
             };
             let server = &self.servers[index];
             match server.take_slot() {
                 Some(slot) => {
-                    tried.0.push(index);
+                    tried.add(index);
                     return Ok(Picked { server, slot, index });
                 }
-                None => full.0.push(index),
+                None => full.push(index),
             }
         }
     }
@@ -150,22 +117,88 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Reason::BackendUnavailable`] when none is left to try.
-    pub fn pick_for_request(&self, _: &Permit, tried: &mut Tried, now: Instant) -> Result<(usize, &Server), Reason> {
-        let index = self.next(|index| !tried.has(index), now).ok_or(Reason::BackendUnavailable)?;
-        tried.0.push(index);
+    pub fn pick_for_request(
+        &self,
+        _: &Permit,
+        affinity: &Affinity,
+        tried: &mut Tried,
+        now: Instant,
+    ) -> Result<(usize, &Server), Reason> {
+        let named = self.named(affinity).filter(|&index| !tried.has(index));
+        let next = || self.next(affinity, |index| !tried.has(index), true, now);
+        let index = named.or_else(next).ok_or(Reason::BackendUnavailable)?;
+        tried.add(index);
         Ok((index, &self.servers[index]))
     }
 
-    /// Among the healthy, or among all where none of those left is healthy: a server that is out may be back, and asking it
-    /// costs the client no more than the refusal it would get otherwise.
-    fn next(&self, may: impl Fn(usize) -> bool, now: Instant) -> Option<usize> {
-        let healthy = |index: usize| may(index) && self.servers[index].may_be_picked(now);
-        while let Some(index) = self.balancer.next(&self.servers, healthy) {
-            if self.servers[index].claim(self.rules.health.eject_time, now) {
-                return Some(index);
+    /// The server that the request's cookie names, if it takes anything new.
+    fn named(&self, affinity: &Affinity) -> Option<usize> {
+        let id = affinity.named?;
+        let index = self.servers.iter().position(|server| server.id() == id)?;
+        let server = &self.servers[index];
+        (!server.is_draining() && (server.is_up() || self.is_in_panic())).then_some(index)
+    }
+
+    /// Among the healthy; or among all where too few are. Where none of those left is healthy and `may_be_any`, among all as well: a
+    /// server that is out may be back, and asking it costs the client no more than the refusal it would get otherwise.
+    fn next(&self, affinity: &Affinity, may: impl Fn(usize) -> bool, may_be_any: bool, now: Instant) -> Option<usize> {
+        let may = |index: usize| !self.servers[index].is_draining() && may(index);
+        let moment = Moment { key: affinity.key, slow_start: self.rules.slow_start, now };
+        if !self.is_in_panic() {
+            let health = &self.rules.health;
+            let healthy = |index: usize| may(index) && self.servers[index].may_be_picked(health, now);
+            while let Some(index) = self.balancer.next(&self.servers, moment, healthy) {
+                if self.servers[index].claim(health, now) {
+                    return Some(index);
+                }
+            }
+            if !may_be_any {
+                return None;
             }
         }
-        self.balancer.next(&self.servers, may)
+        self.balancer.next(&self.servers, moment, may)
+    }
+
+    /// Whether fewer servers are up than `panic_threshold` asks for, or none, so that all are used.
+    pub fn is_in_panic(&self) -> bool {
+        let (mut all, mut up) = (0, 0);
+        for server in self.servers.iter().filter(|server| !server.is_draining()) {
+            all += 1;
+            up += usize::from(server.is_up());
+        }
+        all > 0 && (up == 0 || up * 100 < self.rules.health.panic_threshold as usize * all)
+    }
+
+    /// Whether the server gets only a part of its share, because it came up a short while ago.
+    pub fn is_warming_up(&self, server: &Server) -> bool {
+        let knows_it = match self.rules.balance {
+            model::Balance::LeastTunnels | model::Balance::RoundRobin => self.rules.slow_start.is_some(),
+            model::Balance::ClientHash | model::Balance::HeaderHash => false,
+        };
+        knows_it && server.warmup().is_on()
+    }
+
+    /// [`Cluster::is_in_panic`], if that is another answer than the last one that was given here.
+    pub fn panic_changed(&self) -> Option<bool> {
+        let is = self.is_in_panic();
+        let was = self.common.in_panic.swap(is, Ordering::Relaxed);
+        (is != was).then_some(is)
+    }
+
+    /// The value of `Set-Cookie` by which this client comes back to the server at this position, unless it has that cookie.
+    pub fn cookie(&self, index: usize, affinity: &Affinity) -> Option<String> {
+        let (sticky, id) = (self.rules.sticky.as_ref()?, self.servers[index].id());
+        (affinity.named != Some(id)).then(|| affinity::cookie(sticky, id))
+    }
+
+    /// Handshakes that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.common.line.length()
+    }
+
+    /// A place in the line of those who wait, if there is one. Who comes while others wait joins them before it tries.
+    pub fn wait(&self) -> Option<Place> {
+        self.common.line.join(self.rules.queue)
     }
 
     /// Whether servers are asked what they speak (RFC 6455 §4.4).
@@ -199,37 +232,41 @@ impl Cluster {
         self.servers[index].forget();
     }
 
-    /// A dial of the server at this position failed. Returns whether this one took it out.
+    /// A dial of the server at this position failed.
     pub fn failed(&self, index: usize, now: Instant) -> Change {
-        self.servers[index].failed(self.rules.health.fall, self.rules.health.eject_time, now)
+        self.servers[index].failed(&self.rules.health, now)
     }
 
-    /// A dial went well. Returns whether the server was out before.
-    pub fn succeeded(&self, index: usize) -> Change {
-        self.servers[index].succeeded()
+    /// A dial went well.
+    pub fn succeeded(&self, index: usize, now: Instant) -> Change {
+        self.servers[index].succeeded(&self.rules.health, now)
     }
-}
 
-/// What an outcome did to a server's standing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    None,
-    WentDown { out_for: Duration },
-    CameBack,
+    /// A check went well, or not.
+    pub fn checked(&self, index: usize, failure: Option<CheckFailure>, now: Instant) -> Change {
+        self.servers[index].checked(&self.rules.health, failure, now)
+    }
 }
 
 impl Tried {
+    fn add(&mut self, index: usize) {
+        if let Some(free) = self.indices.get_mut(self.count) {
+            *free = index;
+            self.count += 1;
+        }
+    }
+
     /// The last one may be tried again.
     pub fn forget_last(&mut self) {
-        self.0.pop();
+        self.count = self.count.saturating_sub(1);
     }
 
     fn has(&self, index: usize) -> bool {
-        self.0.contains(&index)
+        self.indices[..self.count].contains(&index)
     }
 
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.count
     }
 }
 

@@ -1,12 +1,15 @@
-//! One server: its live tunnels and its standing.
+//! One server: its live tunnels, its standing, and what it speaks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::Change;
+use super::affinity::ServerId;
+use super::line::Line;
+use super::standing::{Change, CheckFailure, Health};
+use super::warmup::Warmup;
 use crate::address::Address;
 use crate::config::model;
 use crate::dialect::Dialect;
@@ -15,11 +18,12 @@ use crate::limits::{Slot, Slots};
 #[derive(Debug)]
 pub struct Server {
     address: Address,
-    /// At least 1.
-    weight: u32,
-    max_tunnels: Option<usize>,
+    rules: model::Server,
+    id: ServerId,
     slots: Slots,
     state: Arc<State>,
+    /// Of this server and this process.
+    chance: u64,
     /// What it was heard to speak, where it was asked. A new configuration asks anew.
     learned: Mutex<Option<Arc<[Dialect]>>>,
 }
@@ -29,11 +33,25 @@ pub struct Server {
 pub struct State {
     slots: Slots,
     health: Mutex<Health>,
-    /// Mirrors `health.out_until.is_some()`, so that a pick among healthy servers takes no lock.
+    /// Mirrors `!health.is_up()`, so that a pick among healthy servers takes no lock.
     out: AtomicBool,
+    /// Whether the configuration of now drains it.
+    drained: AtomicBool,
+    pub(super) warmup: Warmup,
 }
 
 impl State {
+    /// Of an upstream with this line.
+    pub(super) fn new(line: Arc<Line>) -> State {
+        State {
+            slots: Slots::telling(move || line.call_next()),
+            health: Mutex::default(),
+            out: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+            warmup: Warmup::default(),
+        }
+    }
+
     /// Live tunnels, whatever configuration they began with.
     pub(super) fn tunnels(&self) -> usize {
         self.slots.used()
@@ -43,28 +61,16 @@ impl State {
     pub(super) fn is_in_use(state: &Arc<State>) -> bool {
         Arc::strong_count(state) > 1 || state.slots.are_shared()
     }
-}
 
-impl Default for State {
-    fn default() -> State {
-        State { slots: Slots::new(None), health: Mutex::default(), out: AtomicBool::new(false) }
+    /// A configuration drains it, or does not. After a drain it is as cold as after a fall.
+    pub(super) fn drains(&self, drain: bool) {
+        if self.drained.swap(drain, Ordering::Relaxed) && !drain {
+            self.warmup.begin_with_the_pick();
+        }
     }
 }
 
-/// ```text
-///   up ──fall failures in a row──► out ──eject_time──► on trial ──success──► up
-///                                   ▲                     │
-///                                   └──────failure────────┘
-/// ```
-#[derive(Debug, Default)]
-pub(super) struct Health {
-    /// In a row.
-    pub failures: u32,
-    /// Set while out and on trial.
-    pub out_until: Option<Instant>,
-}
-
-/// A live tunnel's place on a server; given back when dropped.
+/// A live tunnel's place on a server; given back when dropped. Who waits for one is called then.
 #[derive(Debug)]
 pub struct TunnelSlot {
     _slot: Slot,
@@ -79,16 +85,15 @@ impl TunnelSlot {
 }
 
 impl Server {
-    pub(super) fn new(address: &Address, rules: &model::Server, state: Arc<State>) -> Server {
+    pub(super) fn new(
+        id: ServerId,
+        (address, rules): (&Address, &model::Server),
+        state: Arc<State>,
+        chance: u64,
+    ) -> Server {
         let slots = state.slots.with_limit(rules.max_tunnels);
-        Server {
-            address: address.clone(),
-            weight: rules.weight,
-            max_tunnels: rules.max_tunnels,
-            slots,
-            state,
-            learned: Mutex::default(),
-        }
+        let (address, rules) = (address.clone(), rules.clone());
+        Server { address, rules, id, slots, state, chance: chance ^ id.0, learned: Mutex::default() }
     }
 
     pub fn address(&self) -> &Address {
@@ -96,11 +101,16 @@ impl Server {
     }
 
     pub fn weight(&self) -> u32 {
-        self.weight
+        self.rules.weight
     }
 
     pub fn max_tunnels(&self) -> Option<usize> {
-        self.max_tunnels
+        self.rules.max_tunnels
+    }
+
+    /// It gets nothing new.
+    pub fn is_draining(&self) -> bool {
+        self.rules.drain
     }
 
     /// Live tunnels, those of earlier configurations included.
@@ -108,9 +118,17 @@ impl Server {
         self.slots.used()
     }
 
-    /// Not taken out by failed dials. A server whose trial is due is still out.
+    /// Not taken out by failed dials or checks. A server whose trial is due is still out.
     pub fn is_up(&self) -> bool {
         !self.state.out.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn id(&self) -> ServerId {
+        self.id
+    }
+
+    pub(super) fn warmup(&self) -> &Warmup {
+        &self.state.warmup
     }
 
     /// What it was heard to speak; `None` where it was not asked, or is to be asked again.
@@ -133,61 +151,45 @@ impl Server {
     }
 
     /// Up, or due for its trial.
-    pub(super) fn may_be_picked(&self, now: Instant) -> bool {
-        self.is_up() || self.state.health.lock().out_until.is_none_or(|out_until| out_until <= now)
+    pub(super) fn may_be_picked(&self, rules: &model::Health, now: Instant) -> bool {
+        self.is_up() || self.state.health.lock().may_be_picked(rules, now)
     }
 
     /// One client at a time finds out whether a server is back: whoever claims its trial puts off the next one.
-    pub(super) fn claim(&self, next_trial_in: Duration, now: Instant) -> bool {
-        if self.is_up() {
-            return true;
-        }
-        let mut health = self.state.health.lock();
-        match health.out_until {
-            Some(out_until) if out_until > now => false,
-            Some(_) => {
-                health.out_until = Some(now + next_trial_in);
-                true
-            }
-            None => true,
-        }
+    pub(super) fn claim(&self, rules: &model::Health, now: Instant) -> bool {
+        self.is_up() || self.state.health.lock().claim(rules, self.chance, now)
     }
 
     pub(super) fn take_slot(&self) -> Option<TunnelSlot> {
         self.slots.take().map(|slot| TunnelSlot { _slot: slot })
     }
 
-    pub(super) fn failed(&self, fall: u32, out_for: Duration, now: Instant) -> Change {
+    pub(super) fn failed(&self, rules: &model::Health, now: Instant) -> Change {
         self.forget();
+        self.change(now, |health| health.dial_failed(rules, self.chance, now))
+    }
+
+    pub(super) fn succeeded(&self, rules: &model::Health, now: Instant) -> Change {
+        if self.is_up() && !self.state.health.lock().is_suspect() {
+            return Change::None;
+        }
+        self.change(now, |health| health.dial_succeeded(rules, now))
+    }
+
+    pub(super) fn checked(&self, rules: &model::Health, failure: Option<CheckFailure>, now: Instant) -> Change {
+        self.change(now, |health| match failure {
+            Some(_) => health.check_failed(rules),
+            None => health.check_passed(rules, now),
+        })
+    }
+
+    fn change(&self, now: Instant, change: impl FnOnce(&mut Health) -> Change) -> Change {
         let mut health = self.state.health.lock();
-        let change = health.failed(fall, out_for, now);
-        self.state.out.store(health.out_until.is_some(), Ordering::Relaxed);
-        change
-    }
-
-    pub(super) fn succeeded(&self) -> Change {
-        if self.is_up() && self.state.health.lock().failures == 0 {
-            return Change::None;
+        let change = change(&mut health);
+        self.state.out.store(!health.is_up(), Ordering::Relaxed);
+        if change == Change::CameBack {
+            self.state.warmup.begin(now);
         }
-        let change = self.state.health.lock().succeeded();
-        self.state.out.store(false, Ordering::Relaxed);
         change
-    }
-}
-
-impl Health {
-    fn failed(&mut self, fall: u32, out_for: Duration, now: Instant) -> Change {
-        self.failures = self.failures.saturating_add(1);
-        if self.failures < fall {
-            return Change::None;
-        }
-        let was_out = self.out_until.is_some();
-        self.out_until = Some(now + out_for);
-        if was_out { Change::None } else { Change::WentDown { out_for } }
-    }
-
-    fn succeeded(&mut self) -> Change {
-        self.failures = 0;
-        if self.out_until.take().is_some() { Change::CameBack } else { Change::None }
     }
 }

@@ -24,12 +24,15 @@ DOCS = [METRICS_DOC, OPERATING_DOC, ROOT / "docs/out-of-scope.md"]
 
 # Labels that Prometheus adds at the scrape, and that of a histogram's buckets.
 SCRAPE_LABELS = {"job", "instance"}
-# Families that a quiet gateway does not show: they need a fault or a relaxed route.
+# Families that a quiet gateway does not show: they need a fault, a relaxed route, or checks.
 EVENT_ONLY = {
     "wsgate_would_refuse_total",
     "wsgate_backend_failures_total",
     "wsgate_shared_limits_up",
     "wsgate_shared_limits_failures_total",
+    "wsgate_backend_transitions_total",
+    "wsgate_backend_checks_total",
+    "wsgate_backend_check_duration_seconds",
     # They need TLS, which the configuration of the test has not.
     "wsgate_tls_handshakes_total",
     "wsgate_tls_handshake_failures_total",

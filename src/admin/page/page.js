@@ -143,10 +143,11 @@ function showRefusals(status) {
 function showUpstreams({ upstreams }) {
   const heads = [text("Upstream"), text("Server"), text("State"), number("Tunnels"), number("Weight"),
     text("Failures")];
-  table("upstreams", heads, upstreams.flatMap(({ name, versions, servers }) => servers.map((server) => [
+  table("upstreams", heads, upstreams.flatMap(({ name, versions, panic, servers }) => servers.map((server) => [
     text(name, [`speaks ${Array.isArray(versions) ? versions.join(", ") : "what it says when asked"}`, "small"]),
     text([server.address, "address"], [server.versions ? `said ${server.versions.join(", ")}` : "", "small"]),
-    text(server.up ? ["up", "good strong"] : ["down", "bad strong"]),
+    text(server.up ? ["up", "good strong"] : ["down", "bad strong"], [server.draining ? "draining" : "", "small warn"],
+      [panic ? "used all the same" : "", "small warn"]),
     limited(server.tunnels, server.max_tunnels),
     number(count(server.weight)),
     list(server.failures),

@@ -5,6 +5,7 @@ mod address;
 mod dns;
 mod findings;
 mod gateway;
+mod health;
 mod limits;
 mod listener;
 mod name;

@@ -6,37 +6,43 @@ use toml::Spanned;
 
 use super::address;
 use super::findings::Findings;
+use super::health;
 use super::name::name;
 use super::tls;
 use super::versions::spoken;
 use crate::config::bounds;
 use crate::config::file;
-use crate::config::model::{Balance, Health, HealthCheck, Location, ProxyProtocol, Server, Upstream};
-use crate::config::pattern::PathPattern;
+use crate::config::model::{Balance, Location, ProxyProtocol, SameSite, Server, Sticky, Upstream};
 use crate::config::problem::{Problem, ProblemCode};
 
 pub fn upstream(findings: &mut Findings<'_>, given: &file::Upstream, table: &Range<usize>) -> Option<Upstream> {
     let name = name(findings, &given.name, table, "name = \"chat\"");
-    let key = format!("upstream.{}", name.as_deref().unwrap_or_default());
     let versions = spoken(findings, &given.versions);
     let servers = servers(findings, given, table);
     let balance = findings.choice(&given.balance, Balance::LeastTunnels);
-    if balance == Balance::ClientHash {
-        findings.not_in_force(format!("{key}.balance"), "`client-hash` does what `least-tunnels` does");
-    }
+    let hash_header = hash_header(findings, given, balance);
+    let slow_start = findings.optional_duration(&given.slow_start, bounds::SLOW_START).value();
+    let queue = findings.whole(&given.queue, bounds::QUEUE);
+    let queue_timeout = findings.duration(&given.queue_timeout, bounds::QUEUE_TIMEOUT);
+    let sticky = sticky(findings, &given.sticky);
     let connect_timeout = findings.duration(&given.connect_timeout, bounds::CONNECT_TIMEOUT);
     let handshake_timeout = findings.duration(&given.handshake_timeout, bounds::HANDSHAKE_TIMEOUT);
     let response_timeout = findings.duration(&given.response_timeout, bounds::RESPONSE_TIMEOUT);
     let header_limit = findings.size(&given.header_limit, bounds::HEADER_LIMIT);
     let tries = findings.whole(&given.tries, bounds::TRIES);
     let proxy_protocol = findings.choice(&given.proxy_protocol, ProxyProtocol::Off);
-    let health = health(findings, &given.health, &format!("{key}.health"));
+    let health = health::health(findings, &given.health);
     let tls = given.tls.as_ref().map(|section| tls::of_upstream(findings, section.get_ref(), &section.span()));
     Some(Upstream {
         name: name?,
         versions: versions?,
         servers: servers?,
         balance,
+        hash_header,
+        slow_start,
+        queue,
+        queue_timeout,
+        sticky,
         connect_timeout,
         handshake_timeout,
         response_timeout,
@@ -84,40 +90,57 @@ fn server(findings: &mut Findings<'_>, entry: &Spanned<file::Server>) -> Option<
     let address = address.and_then(|text| address::to_dial(findings, text));
     let weight = findings.whole(&given.weight, bounds::WEIGHT);
     let max_tunnels = findings.optional_whole(&given.max_tunnels, bounds::MAX_TUNNELS);
-    Some(Server { address: address?, weight, max_tunnels })
+    let drain = given.drain.as_ref().is_some_and(|switch| *switch.get_ref());
+    Some(Server { address: address?, weight, max_tunnels, drain })
 }
 
-fn health(findings: &mut Findings<'_>, given: &file::Health, key: &str) -> Health {
-    let check = findings.choice(&given.check, HealthCheck::Off);
-    if check != HealthCheck::Off {
-        findings.not_in_force(format!("{key}.check"), "no server is probed: failed dials of clients take one out");
-    }
-    for (name, is_set) in
-        [("path", given.path.is_some()), ("interval", given.interval.is_some()), ("rise", given.rise.is_some())]
-    {
-        if is_set {
-            findings.not_in_force(format!("{key}.{name}"), "no server is probed");
+/// The header that decides; always there where `header-hash` is the balance.
+fn hash_header(findings: &mut Findings<'_>, given: &file::Upstream, balance: Balance) -> Option<String> {
+    match (&given.hash_header, balance) {
+        (Some(header), _) => token(findings, header, "hash_header = \"X-User\""),
+        (None, Balance::HeaderHash) => {
+            let span = given.balance.as_ref().map_or(0..0, Spanned::span);
+            let problem = Problem::new(ProblemCode::Contradiction, span, "no header to hash").label("which one?");
+            findings.report(problem.hint("add `hash_header = \"X-User\"`, or whatever says who a client is"));
+            None
         }
-    }
-    Health {
-        check,
-        path: health_path(findings, given),
-        interval: findings.duration(&given.interval, bounds::HEALTH_INTERVAL),
-        rise: findings.whole(&given.rise, bounds::HEALTH_RISE),
-        fall: findings.whole(&given.fall, bounds::HEALTH_FALL),
-        eject_time: findings.duration(&given.eject_time, bounds::EJECT_TIME),
+        (None, Balance::LeastTunnels | Balance::RoundRobin | Balance::ClientHash) => None,
     }
 }
 
-/// One path, so a pattern that is exact or a prefix only by its spelling.
-fn health_path(findings: &mut Findings<'_>, given: &file::Health) -> String {
-    let Some(text) = &given.path else {
-        return bounds::HEALTH_PATH_DEFAULT.to_owned();
+fn sticky(findings: &mut Findings<'_>, given: &file::Sticky) -> Option<Sticky> {
+    let is_on = |switch: &file::Switch| switch.as_ref().map(|switch| *switch.get_ref());
+    let max_age = findings.optional_duration(&given.max_age, bounds::STICKY_MAX_AGE).value();
+    let same_site = findings.choice(&given.same_site, SameSite::Lax);
+    let Some(cookie) = &given.cookie else {
+        let texts = [&given.max_age, &given.same_site].into_iter().flatten().map(Spanned::span);
+        let switches = [&given.secure, &given.http_only].into_iter().flatten().map(Spanned::span);
+        if let Some(span) = texts.chain(switches).next() {
+            let problem = Problem::new(ProblemCode::Contradiction, span, "a cookie without a name");
+            findings.report(problem.label("nothing is set without one").hint("add `cookie = \"wsgate\"`"));
+        }
+        return None;
     };
-    if let Err(error) = format!("={}", text.get_ref()).parse::<PathPattern>() {
-        let message = format!("bad path: `{}`", text.get_ref());
-        let problem = Problem::new(ProblemCode::BadPath, text.span(), message).label(error.to_string());
-        findings.report(problem.hint("write a path and nothing behind it: `/ws`"));
+    let secure = is_on(&given.secure);
+    if let (SameSite::None, Some(false) | None, Some(text)) = (same_site, secure, &given.same_site) {
+        let problem =
+            Problem::new(ProblemCode::Contradiction, text.span(), "a cookie of every site that is not secure");
+        findings.report(problem.label("browsers drop it").hint("add `secure = true`"));
     }
-    text.get_ref().clone()
+    let cookie = token(findings, cookie, "cookie = \"wsgate\"");
+    let (secure, http_only) = (secure.unwrap_or(false), is_on(&given.http_only).unwrap_or(true));
+    Some(Sticky { cookie: cookie?, max_age, secure, http_only, same_site })
+}
+
+/// The name of a header or cookie (RFC 9110 §5.6.2, RFC 6265 §4.1.1).
+fn token(findings: &mut Findings<'_>, text: &Spanned<String>, example: &str) -> Option<String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let name = text.get_ref();
+    if name.is_empty() || !name.bytes().all(is_token) {
+        let message = format!("bad name: `{name}`");
+        let problem = Problem::new(ProblemCode::BadToken, text.span(), message).label("not a token of HTTP");
+        findings.report(problem.hint(format!("letters, digits and `-`: `{example}`")));
+        return None;
+    }
+    Some(name.clone())
 }
