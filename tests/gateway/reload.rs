@@ -58,7 +58,7 @@ fn is_refused(line: &Value) -> bool {
 }
 
 /// SIGHUP with another text, until it is in force.
-fn reload(gateway: &Gateway, file: &File) {
+pub fn reload(gateway: &Gateway, file: &File) {
     fs::write(gateway.path(), file.text()).unwrap();
     let before = gateway.count_logged(is_reloaded);
     gateway.signal(Signal::HUP);
