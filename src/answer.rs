@@ -11,6 +11,31 @@ pub const RETRY_AFTER_S: u32 = 5;
 /// What nginx made customary for a client that left before its answer. It never goes on the wire.
 pub const CLIENT_GONE: u16 = 499;
 
+/// What carries an answer to its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Http1,
+    Http2,
+}
+
+impl Carrier {
+    /// As the access log calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Carrier::Http1 => "1.1",
+            Carrier::Http2 => "2",
+        }
+    }
+
+    /// The status that a client sees. A 426 has to have `Upgrade` (RFC 9110 §15.5.22), which HTTP/2 forbids (RFC 9113 §8.2.2).
+    pub fn status(self, status: u16) -> u16 {
+        match (self, status) {
+            (Carrier::Http2, 426) => 400,
+            (Carrier::Http1 | Carrier::Http2, status) => status,
+        }
+    }
+}
+
 /// The whole answer. `versions` is what client and route could use, for the reasons that tell it (RFC 6455 §4.4).
 pub fn refusal(reason: Reason, versions: Option<&VersionList>) -> Vec<u8> {
     let retry_after_s = reason.is_temporary().then_some(u64::from(RETRY_AFTER_S));
@@ -92,6 +117,7 @@ fn sentence(reason: Reason, versions: Option<&VersionList>) -> String {
         Reason::KeyMalformed => {
             "Sec-WebSocket-Key must be 16 bytes in base64, once; in version 0, Key1 and Key2 hide a number each."
         }
+        Reason::ConnectRefused => "CONNECT opens WebSockets here, and nothing else.",
         Reason::NoRoute => "Nothing is served here.",
         Reason::PlainHttpRefused => "Only WebSockets are served here.",
         Reason::OriginRefused => "This origin is not welcome here.",

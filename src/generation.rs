@@ -48,6 +48,12 @@ pub struct ListenerHandle {
     metrics: ListenerMetrics,
 }
 
+impl ListenerHandle {
+    pub fn metrics(&self) -> &ListenerMetrics {
+        &self.metrics
+    }
+}
+
 /// What a tunnel needs of its route while it lives.
 pub struct RouteHandle {
     pub name: String,

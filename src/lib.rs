@@ -31,6 +31,7 @@ pub mod dial;
 pub mod discover;
 pub mod edge;
 pub mod health;
+pub mod http2;
 pub mod lifecycle;
 pub mod logging;
 pub mod proxy;

@@ -39,6 +39,8 @@ pub enum Reason {
     HeaderNominated,
     KeyMissing,
     KeyMalformed,
+    // RFC 8441 §4, RFC 9110 §9.3.6.
+    ConnectRefused,
     // The route's own rules.
     NoRoute,
     PlainHttpRefused,
@@ -149,7 +151,7 @@ const fn closing(code: &'static str, by: By, tells: Tells) -> Facts {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 57] = [
+    pub const ALL: [Reason; 58] = [
         Reason::ProxyPeerUnlisted,
         Reason::ProxyHeaderMissing,
         Reason::ProxyHeaderMalformed,
@@ -171,6 +173,7 @@ impl Reason {
         Reason::HeaderNominated,
         Reason::KeyMissing,
         Reason::KeyMalformed,
+        Reason::ConnectRefused,
         Reason::NoRoute,
         Reason::PlainHttpRefused,
         Reason::OriginRefused,
@@ -232,6 +235,7 @@ impl Reason {
             Reason::HeaderNominated => refusal("header-nominated", 400, By::Client),
             Reason::KeyMissing => refusal("key-missing", 400, By::Client),
             Reason::KeyMalformed => refusal("key-malformed", 400, By::Client),
+            Reason::ConnectRefused => refusal("connect-refused", 501, By::Client),
             Reason::NoRoute => refusal("no-route", 404, By::Client),
             Reason::PlainHttpRefused => refusal("plain-http-refused", 426, By::Client),
             Reason::OriginRefused => refusal("origin-refused", 403, By::Client),

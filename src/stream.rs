@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsStream;
 
 use crate::address::{Address, ClientAddr};
+use crate::http2::Carried;
 
 #[derive(Debug)]
 pub enum Stream {
@@ -22,15 +23,18 @@ pub enum Stream {
     Unix(Box<UnixStream>),
     /// Over one of the others. What was written may still be in it until it is flushed, which no other stream needs.
     Tls(Box<TlsStream<Stream>>),
+    /// One of the streams of a client's connection.
+    Http2(Box<Carried>),
 }
 
 impl Stream {
-    /// The socket below, for what concerns the kernel alone.
-    pub fn socket(&self) -> BorrowedFd<'_> {
+    /// The socket below, for what concerns the kernel alone; none where others share it.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Stream::Tcp(stream) => stream.as_fd(),
-            Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tcp(stream) => Some(stream.as_fd()),
+            Stream::Unix(stream) => Some(stream.as_fd()),
             Stream::Tls(stream) => stream.get_ref().0.socket(),
+            Stream::Http2(_) => None,
         }
     }
 
@@ -41,14 +45,14 @@ impl Stream {
     /// What both sides agreed on while they shook hands (ALPN, RFC 7301); `None` where nobody asked.
     pub fn alpn(&self) -> Option<&[u8]> {
         match self {
-            Stream::Tcp(_) | Stream::Unix(_) => None,
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Http2(_) => None,
             Stream::Tls(stream) => stream.get_ref().1.alpn_protocol(),
         }
     }
 
     /// Our own end of it, which is what the peer connected to; `None` where that is no IP address.
     pub fn local_address(&self) -> Option<SocketAddr> {
-        let socket = self.socket();
+        let socket = self.socket()?;
         SockRef::from(&socket).local_addr().ok()?.as_socket()
     }
 
@@ -63,7 +67,7 @@ impl Stream {
                 let peek = || Ok(rustix::net::recv(stream.as_fd(), &mut *bytes, RecvFlags::PEEK)?.1);
                 stream.async_io(Interest::READABLE, peek).await
             }
-            Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            Stream::Tls(_) | Stream::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -130,9 +134,9 @@ impl From<tokio_rustls::client::TlsStream<Stream>> for Stream {
     }
 }
 
-impl AsRawFd for Stream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket().as_raw_fd()
+impl From<Carried> for Stream {
+    fn from(stream: Carried) -> Stream {
+        Stream::Http2(Box::new(stream))
     }
 }
 
@@ -142,6 +146,7 @@ impl AsyncRead for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Http2(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -152,6 +157,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Http2(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -164,6 +170,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Http2(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -172,6 +179,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => stream.is_write_vectored(),
             Stream::Unix(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::Http2(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -180,6 +188,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Http2(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -188,6 +197,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Http2(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

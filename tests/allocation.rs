@@ -345,7 +345,7 @@ fn relay(rules: &Arc<Rules>, client: DuplexStream, backend: DuplexStream) -> Rel
         route: Arc::new(route),
         observer: Arc::clone(&observer),
         held: Held {
-            connection: slots.take().unwrap().into(),
+            connection: slots.take().map(Into::into),
             route: slots.take().unwrap().into(),
             server: TunnelSlot::of(&slots),
             gauge: observer.opened(&opened()),
@@ -369,6 +369,7 @@ fn opened() -> Opened<'static> {
         route: Some("r"),
         client: client.into(),
         peer: client.into(),
+        http: "1.1",
         client_certificate: None,
         method: "GET",
         host: None,

@@ -38,7 +38,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("source", &["config"]),
     ("lifecycle", &["address", "config", "generation", "reason", "roster"]),
     ("reload", &["address", "config", "discover", "generation", "lifecycle", "logging", "reason", "source", "tls"]),
-    ("stream", &["address"]),
+    ("http2", &["answer", "handshake", "reason"]),
+    ("stream", &["address", "http2"]),
     ("dial", &["address", "caller", "config", "dialect", "handshake", "reason", "stream", "tls"]),
     ("relay", &["bridge", "generation", "limits", "observe", "reason", "roster", "tunnel", "upstream", "wire"]),
     (
@@ -54,6 +55,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "fleet",
             "generation",
             "handshake",
+            "http2",
             "lifecycle",
             "limits",
             "observe",

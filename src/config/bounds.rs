@@ -78,6 +78,8 @@ pub const MAX_CONNECTIONS: Preset<usize> = preset(20_000, bounds(1, 10_000_000))
 pub const HEADER_TIMEOUT: Preset<Duration> = preset(secs(5), bounds(ms(10), secs(5 * MINUTE)));
 /// For a request's head and for a backend's answer.
 pub const HEADER_LIMIT: Preset<u64> = preset(16 * KIB, bounds(KIB, MIB));
+/// Each may hold what two windows of it come to.
+pub const HTTP2_STREAMS: Preset<u32> = preset(100, bounds(1, 10_000));
 pub const KEEPALIVE_TIMEOUT: Preset<Duration> = preset(secs(60), bounds(ms(10), secs(HOUR)));
 
 /// Of TLS, with a client.

@@ -106,6 +106,8 @@ pub struct Listener {
     pub client_address: Text,
     pub forwarded_field: Text,
     pub trusted_proxies: Texts,
+    pub http2: Switch,
+    pub http2_streams: Whole,
     pub tls: Option<Spanned<ListenerTls>>,
 }
 

@@ -187,6 +187,10 @@ pub struct Listener {
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed and extended instead of dropped, and whose PROXY header is.
     /// Never empty where the client's address is not the peer's.
     pub trusted_proxies: Vec<TrustedProxy>,
+    /// Whether HTTP/2 is served beside HTTP/1.1.
+    pub http2: bool,
+    /// Streams that a client may have open on one connection, at most.
+    pub http2_streams: u32,
     /// `None` where clients speak plainly.
     pub tls: Option<ListenerTls>,
 }
@@ -204,6 +208,8 @@ pub struct ListenerTls {
     pub client_certificate_header: Option<String>,
     /// From the accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,
+    /// Whether the listener serves HTTP/2, so that it is offered (ALPN, RFC 9113 §3.2).
+    pub offers_http2: bool,
 }
 
 /// A certificate with what signs in its name. Files in PEM.

@@ -133,6 +133,8 @@ impl Page<'_> {
         self.set("client_address", quoted(listener.client_address.word()));
         self.set("forwarded_field", quoted(listener.forwarded_field.word()));
         self.set("trusted_proxies", list(&listener.trusted_proxies));
+        self.set("http2", listener.http2);
+        self.set("http2_streams", listener.http2_streams);
         if let Some(tls) = &listener.tls {
             self.listener_tls(tls);
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Edge;
 use crate::address::ClientAddr;
+use crate::answer::Carrier;
 use crate::caller::{Caller, Trust};
 use crate::dial::head::{Certified, Scheme};
 use crate::generation::Generation;
@@ -25,14 +26,15 @@ pub struct Arrival<'a> {
     pub client: ClientAddr,
     /// What came of the TLS handshake; `None` where the client speaks plainly.
     pub met: Option<&'a Met>,
+    pub carrier: Carrier,
     /// When its head was complete.
     pub at: Instant,
 }
 
 impl<'a> Arrival<'a> {
     pub fn new(edge: &'a Edge, generation: &'a Arc<Generation>, caller: Caller, met: Option<&'a Met>) -> Arrival<'a> {
-        let id = RequestId(fastrand::u64(..));
-        Arrival { edge, generation, id, caller, client: caller.peer(), met, at: Instant::now() }
+        let (id, client) = (RequestId(fastrand::u64(..)), caller.peer());
+        Arrival { edge, generation, id, caller, client, met, carrier: Carrier::Http1, at: Instant::now() }
     }
 
     /// With what its head says of where it comes from.
@@ -75,6 +77,7 @@ impl<'a> Arrival<'a> {
             client: self.client,
             client_certificate: self.client_certificate(),
             peer: self.caller.socket,
+            http: self.carrier.as_str(),
             method: head.map_or("-", |head| head.method),
             host: head.and_then(|head| head.host).map(|host| host.authority),
             path: head.map_or("-", |head| head.path),

@@ -12,7 +12,7 @@ use super::caller::{self, Stop};
 use super::head_reader::{self, Patience, Received};
 use super::refusal::{self, About, Client};
 use super::secure::{self, Secured};
-use super::{Edge, plain, upgrade};
+use super::{Edge, http2, plain, upgrade};
 use crate::address::ClientAddr;
 use crate::caller::Caller;
 use crate::generation::Generation;
@@ -23,14 +23,14 @@ use crate::stream::Stream;
 use crate::tls::Met;
 
 /// What a dispatched head left of the connection.
-enum Next {
+pub enum Next {
     Head(Stream),
     Nothing,
 }
 
 /// A client connection on its way through the steps below.
-struct Connection<'e> {
-    edge: &'e Edge,
+struct Connection {
+    edge: Arc<Edge>,
     caller: Caller,
     /// What came of the TLS handshake; `None` where the client speaks plainly.
     met: Option<Met>,
@@ -44,13 +44,13 @@ struct Connection<'e> {
 /// Ends when the connection does, or when a tunnel of its own goes on with it. The steps, each of which may be the last: room for one
 /// more; who is at the other end, by the socket and by a PROXY header; room for one more of that client; TLS; then heads.
 pub async fn serve(
-    edge: Arc<Edge>,
+    shared: Arc<Edge>,
     mut stream: Stream,
     peer: ClientAddr,
     stopping: ShutdownWatch,
     arriving: TaskTrackerToken,
 ) {
-    let edge = &*edge;
+    let edge = &*shared;
     let generation = edge.current.load();
     let socket = Caller::of_socket(peer, stream.local_address());
     let Some(room) = Room::of_all(edge, &generation) else { return };
@@ -71,7 +71,8 @@ pub async fn serve(
     let Some(Secured { mut stream, met }) = secure::secure(edge, &generation, stream).await else { return };
     match room {
         Room::Taken(occupied) => {
-            let connection = Connection { edge, caller, met, slot: Some(occupied), arriving: Some(arriving), stopping };
+            let (slot, arriving) = (Some(occupied), Some(arriving));
+            let connection = Connection { edge: Arc::clone(&shared), caller, met, slot, arriving, stopping };
             connection.serve_heads(stream, generation).await;
         }
         Room::Full { why, .. } => {
@@ -85,17 +86,18 @@ async fn turn_away(arrival: &Arrival<'_>, stream: &mut Stream, reason: Reason) {
     refusal::refuse(Client::Unread(stream), arrival, None, reason, None).await;
 }
 
-impl Connection<'_> {
-    async fn serve_heads(mut self, mut stream: Stream, mut generation: Arc<Generation>) {
-        let edge = self.edge;
+impl Connection {
+    async fn serve_heads(self, mut stream: Stream, mut generation: Arc<Generation>) {
+        let Connection { edge: shared, caller, met, mut slot, mut arriving, stopping } = self;
+        let edge = &*shared;
         let mut patience = first_patience(edge, &generation);
         let mut buffer = BytesMut::new();
         loop {
-            let waited = wait_for_head(edge, &generation, &mut stream, &mut buffer, patience, &self.stopping).await;
+            let waited = wait_for_head(edge, &generation, &mut stream, &mut buffer, patience, &stopping).await;
             let received = match waited {
                 Some(received) => received,
                 // Its client came when this process had the sockets, and no other can serve it.
-                None if self.arriving.is_some() && edge.lifecycle.is_handed_over() => {
+                None if arriving.is_some() && edge.lifecycle.is_handed_over() => {
                     let limit = generation.listener(edge.listener).header_limit;
                     head_reader::read(&mut stream, &mut buffer, limit, patience).await
                 }
@@ -105,19 +107,24 @@ impl Connection<'_> {
             match received {
                 Received::Gone => return,
                 Received::Refused(reason) => {
-                    let arrival = Arrival::new(edge, &generation, self.caller, self.met.as_ref());
+                    let arrival = Arrival::new(edge, &generation, caller, met.as_ref());
                     return turn_away(&arrival, &mut stream, reason).await;
                 }
+                Received::Head(_) if arriving.is_some() && http2::is_spoken(edge, &generation, &buffer) => {
+                    let begun = http2::Begun { stream, first: buffer, caller, met, connection: slot, arriving };
+                    // Boxed, because a connection of HTTP/1.1 need not have the room for it.
+                    return Box::pin(http2::serve(Arc::clone(&shared), begun, stopping)).await;
+                }
                 Received::Head(length) => {
-                    let arrival = Arrival::new(edge, &generation, self.caller, self.met.as_ref());
+                    let arrival = Arrival::new(edge, &generation, caller, met.as_ref());
                     let bytes = std::mem::take(&mut buffer);
-                    match dispatch(arrival, stream, bytes, length, &mut self.slot, &self.stopping).await {
+                    match dispatch(arrival, stream, bytes, length, &mut slot, &stopping).await {
                         Next::Head(back) => stream = back,
                         Next::Nothing => return,
                     }
                 }
             }
-            self.arriving = None;
+            arriving = None;
             let rules = generation.listener(edge.listener);
             patience = Patience { first_byte: rules.keepalive_timeout, whole_head: rules.header_timeout };
         }
@@ -146,7 +153,8 @@ async fn wait_for_head(
     Some(head_reader::read(stream, buffer, limit, patience).await)
 }
 
-async fn dispatch(
+/// `connection` is what an upgrade takes along, because the connection is then its own.
+pub async fn dispatch(
     arrival: Arrival<'_>,
     mut stream: Stream,
     bytes: BytesMut,
@@ -166,8 +174,7 @@ async fn dispatch(
     let mut decision = arrival.generation.policy.decide(arrival.edge.listener, &head);
     match head.intent() {
         Intent::Upgrade => {
-            let connection =
-                connection.take().expect("a connection keeps its slot until its upgrade, which is its last");
+            let connection = connection.take();
             upgrade::serve(arrival, stream, upgrade::Request { head, early: &bytes[length..], decision, connection })
                 .await;
             Next::Nothing

@@ -1,11 +1,11 @@
 //! A connection lent to Pingora for one request: Pingora takes any stream that has its traits, and gives back the
 //! very same one, so a connection is always our own bare socket again. It does not know what is said on it.
 
+use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::{io, mem};
 
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -21,12 +21,13 @@ use crate::stream;
 #[derive(Debug)]
 pub struct Lent {
     socket: stream::Stream,
-    digest: Arc<SocketDigest>,
+    /// What Pingora may ask of the socket; none where others share it.
+    digest: Option<Arc<SocketDigest>>,
 }
 
 /// Lends the socket.
 pub fn lend(socket: stream::Stream) -> Stream {
-    let digest = Arc::new(SocketDigest::from_raw_fd(socket.as_raw_fd()));
+    let digest = socket.socket().map(|socket| Arc::new(SocketDigest::from_raw_fd(socket.as_raw_fd())));
     Box::new(Lent { socket, digest })
 }
 
@@ -78,17 +79,17 @@ impl Shutdown for Lent {
 
 impl UniqueID for Lent {
     fn id(&self) -> UniqueIDType {
-        self.socket.as_raw_fd()
+        self.socket.socket().map_or(-1, |socket| socket.as_raw_fd())
     }
 }
 
 impl GetSocketDigest for Lent {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(Arc::clone(&self.digest))
+        self.digest.clone()
     }
 
     fn set_socket_digest(&mut self, digest: SocketDigest) {
-        drop(mem::replace(&mut self.digest, Arc::new(digest)));
+        self.digest = Some(Arc::new(digest));
     }
 }
 
@@ -119,7 +120,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let descriptor = socket.as_raw_fd();
-        assert_eq!(take_back(lend(socket.into())).unwrap().as_raw_fd(), descriptor);
+        let back = take_back(lend(socket.into())).unwrap();
+        assert_eq!(back.socket().unwrap().as_raw_fd(), descriptor);
         assert!(take_back(Box::new(tokio::io::duplex(1).0)).is_none());
     }
 }

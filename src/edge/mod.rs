@@ -1,4 +1,4 @@
-//! Every HTTP/1.1 connection of a listener: accepted here, one head at a time, under a deadline and a cap. A head that tries
+//! Every connection of a listener: accepted here, one head at a time, under a deadline and a cap; of HTTP/2, one stream at a time. A head that tries
 //! to upgrade is dealt with here; any other goes to pingora-proxy with its bytes, and the connection comes back.
 
 mod accept;
@@ -8,6 +8,7 @@ mod caller;
 mod connection;
 mod greeting;
 mod head_reader;
+mod http2;
 mod lent;
 mod plain;
 mod question;

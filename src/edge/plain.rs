@@ -27,6 +27,7 @@ pub fn ticket(arrival: &Arrival<'_>, head: &Head<'_>, permit: Permit, behind: us
         listener: arrival.edge.listener,
         client: arrival.client,
         caller: arrival.caller,
+        carrier: arrival.carrier,
         trust: arrival.trust(),
         scheme: arrival.scheme(),
         certificate: arrival.met.and_then(|met| met.subject.clone()),

@@ -71,7 +71,7 @@ pub async fn refuse_for(client: Client<'_>, arrival: &Arrival<'_>, about: Option
     let Why { reason, detail, wait } = why;
     let versions = about.and_then(|about| arrival.generation.policy.advertised(about.decision, reason));
     let request = arrival.event(about.map(|about| about.head), about.and_then(|about| about.decision.route));
-    let status = answer::status(reason);
+    let status = arrival.carrier.status(answer::status(reason));
     arrival.edge.current.observer().refused(&Refused { request, reason, status, detail });
     let answer = match wait {
         Some(wait) => answer::refusal_until(reason, wait),

@@ -42,7 +42,8 @@ pub struct Request<'a> {
     /// What came behind the head, in the same reads.
     pub early: &'a [u8],
     pub decision: Decision,
-    pub connection: Occupied,
+    /// None on a connection that carries more than this.
+    pub connection: Option<Occupied>,
 }
 
 /// An upgrade that may pass.
@@ -55,7 +56,7 @@ struct Admitted<'a> {
     digest: Option<[u8; DIGEST_BYTES]>,
     decision: Decision,
     permit: Permit,
-    connection: Occupied,
+    connection: Option<Occupied>,
     route: Occupied,
     /// A drain waits for the handshake as it does for the tunnel.
     alive: TaskTrackerToken,
@@ -267,10 +268,8 @@ fn keep_alive(speech: Speech, route: &RouteHandle, client: &Stream, backend: &St
             .with_time(ping.interval)
             .with_interval((ping.timeout / PROBES).max(Duration::from_secs(1)))
             .with_retries(PROBES);
-        if matches!(stream, Stream::Unix(_)) {
-            continue;
-        }
-        let socket = stream.socket();
+        // One that others share is for their connection to keep, and a Unix socket's peer cannot be lost.
+        let (Some(socket), false) = (stream.socket(), matches!(stream, Stream::Unix(_))) else { continue };
         if let Err(error) = SockRef::from(&socket).set_tcp_keepalive(&probes) {
             tracing::debug!(side = side.as_str(), %error, "no TCP keep-alive");
         }
@@ -291,7 +290,7 @@ async fn relay_refusal(
     drop(admitted.route);
     let answer = reply.answer();
     let request = arrival.event(Some(&admitted.head), admitted.decision.route);
-    let (reason, status) = (Reason::BackendRefused, answer.status);
+    let (reason, status) = (Reason::BackendRefused, arrival.carrier.status(answer.status));
     arrival.edge.current.observer().refused(&Refused { request, reason, status, detail: None });
     let versions = arrival.generation.policy.route(admitted.permit.route()).versions();
     let head = relayed::head(&answer, versions);

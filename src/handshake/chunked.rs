@@ -1,4 +1,4 @@
-//! Finds where a chunked body ends (RFC 9112 §7.1) without decoding it: the gateway passes it on as it came. It does not
+//! Finds where a chunked body ends (RFC 9112 §7.1), and where its data is for who does not pass it on as it came. It does not
 //! know what the body is.
 
 /// ```text
@@ -73,6 +73,25 @@ impl ChunkedBody {
         if self.state == State::Done { Progress::Ended(at) } else { Progress::More }
     }
 
+    /// How much of the data follows before more of what frames it.
+    pub fn data_left(&self) -> u64 {
+        if self.state == State::Data { self.left } else { 0 }
+    }
+
+    /// As [`ChunkedBody::advance`], but stops before data; how many bytes it took.
+    pub fn advance_to_data(&mut self, bytes: &[u8]) -> (usize, Progress) {
+        for (at, byte) in bytes.iter().enumerate() {
+            if self.state == State::Data {
+                return (at, Progress::More);
+            }
+            match self.advance(std::slice::from_ref(byte)) {
+                Progress::More => {}
+                ended => return (at + 1, ended),
+            }
+        }
+        (bytes.len(), Progress::More)
+    }
+
     fn step(&mut self, byte: u8) -> Option<State> {
         match (self.state, byte) {
             (State::Size, b'\r') if self.digits > 0 => Some(State::SizeLf),
@@ -133,6 +152,24 @@ mod tests {
         check("A;x=\"y\"\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n", Progress::Ended(38));
         check("3\r\nabc\r\n", Progress::More);
         check("", Progress::More);
+    }
+
+    #[test]
+    fn tells_data_from_what_frames_it() {
+        let (mut chunked, mut rest, mut data) =
+            (ChunkedBody::default(), &b"3;x\r\nabc\r\n1\r\nd\r\n0\r\nT: x\r\n\r\nnext"[..], Vec::new());
+        loop {
+            let (taken, progress) = chunked.advance_to_data(rest);
+            rest = &rest[taken..];
+            if progress != Progress::More {
+                break;
+            }
+            let here = usize::try_from(chunked.data_left()).unwrap();
+            assert_eq!(chunked.advance(&rest[..here]), Progress::More);
+            data.extend_from_slice(&rest[..here]);
+            rest = &rest[here..];
+        }
+        assert_eq!((&data[..], rest), (&b"abcd"[..], &b"next"[..]));
     }
 
     #[test]

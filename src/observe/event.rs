@@ -27,6 +27,8 @@ pub struct Request<'a> {
     pub client: ClientAddr,
     /// Who sent it, which is a proxy where it is not the client.
     pub peer: ClientAddr,
+    /// What carried it: `1.1` or `2`.
+    pub http: &'static str,
     /// The subject of the certificate that the client showed, where it was asked for one.
     pub client_certificate: Option<&'a str>,
     pub method: &'a str,

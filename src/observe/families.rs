@@ -112,6 +112,8 @@ pub(super) const TLS_NOT_AFTER: Row = row(
     &["certificate"],
     "When a certificate that the gateway shows expires, in Unix time, by its file.",
 );
+pub(super) const HTTP2_CONNECTIONS: Row =
+    row("wsgate_http2_connections", &["listener"], "Those of the open client connections that speak HTTP/2.");
 pub(super) const HTTP_REQUESTS: Row = row(
     "wsgate_http_requests_total",
     &["route", "status"],

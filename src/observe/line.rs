@@ -74,6 +74,7 @@ pub(super) struct RequestFields<'e> {
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<&'e str>,
     client: ClientAddr,
+    http: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<ClientAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,6 +160,7 @@ impl<'e> RequestFields<'e> {
             route: request.route,
             client: request.client,
             peer: (request.peer != request.client).then_some(request.peer),
+            http: request.http,
             client_certificate: request.client_certificate,
             method: request.method,
             host: request.host,
@@ -249,6 +251,7 @@ pub(super) mod tests {
             route: Some("chat"),
             client: "192.0.2.1:5555".parse::<std::net::SocketAddr>().unwrap().into(),
             peer: "192.0.2.1:5555".parse::<std::net::SocketAddr>().unwrap().into(),
+            http: "1.1",
             client_certificate: None,
             method: "GET",
             host: Some("example.com"),
@@ -272,7 +275,7 @@ pub(super) mod tests {
         let event = Refused { request: request(), reason: Reason::VersionUnsupported, status: 426, detail: None };
         check(
             &Line::refused(&event, now()),
-            r#"{"event":"refused","time":"2023-11-14T22:13:20.123Z","id":"00000000000000ab","listener":"public","route":"chat","client":"192.0.2.1:5555","method":"GET","host":"example.com","path":"/chat","version":"8","reason":"version-unsupported","status":426}"#,
+            r#"{"event":"refused","time":"2023-11-14T22:13:20.123Z","id":"00000000000000ab","listener":"public","route":"chat","client":"192.0.2.1:5555","http":"1.1","method":"GET","host":"example.com","path":"/chat","version":"8","reason":"version-unsupported","status":426}"#,
         );
     }
 
@@ -290,7 +293,7 @@ pub(super) mod tests {
         };
         check(
             &Line::opened(&event, now()),
-            r#"{"event":"opened","time":"2023-11-14T22:13:20.123Z","id":"00000000000000ab","listener":"public","route":"chat","client":"192.0.2.1:5555","method":"GET","host":"example.com","path":"/chat","origin":"https://a.example","user_agent":"Mozilla/5.0","version":"8","backend_version":"8","upstream":"chat","server":"[::1]:9001","subprotocol":"chat.v2","extensions":"permessage-deflate","handshake_seconds":0.001235,"would_refuse":["version-unsupported"]}"#,
+            r#"{"event":"opened","time":"2023-11-14T22:13:20.123Z","id":"00000000000000ab","listener":"public","route":"chat","client":"192.0.2.1:5555","http":"1.1","method":"GET","host":"example.com","path":"/chat","origin":"https://a.example","user_agent":"Mozilla/5.0","version":"8","backend_version":"8","upstream":"chat","server":"[::1]:9001","subprotocol":"chat.v2","extensions":"permessage-deflate","handshake_seconds":0.001235,"would_refuse":["version-unsupported"]}"#,
         );
     }
 
@@ -322,7 +325,7 @@ pub(super) mod tests {
         };
         check(
             &Line::answered(&event, now()),
-            r#"{"event":"request","time":"2023-11-14T22:13:20.123Z","id":"00000000000000ab","listener":"public","client":"192.0.2.1:5555","method":"GET","path":"/chat","status":200,"server":"10.0.0.1:80","bytes":5,"duration_seconds":0.002}"#,
+            r#"{"event":"request","time":"2023-11-14T22:13:20.123Z","id":"00000000000000ab","listener":"public","client":"192.0.2.1:5555","http":"1.1","method":"GET","path":"/chat","status":200,"server":"10.0.0.1:80","bytes":5,"duration_seconds":0.002}"#,
         );
     }
 

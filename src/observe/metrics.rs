@@ -70,6 +70,7 @@ pub struct Metrics {
     pub(super) pong_timeouts: IntCounterVec,
     pub(super) tunnel_closes: IntCounterVec,
     connections: IntGaugeVec,
+    http2_connections: IntGaugeVec,
     pub(super) tls_handshakes: IntCounterVec,
     pub(super) tls_handshake_failures: IntCounterVec,
     tls_not_after: IntGaugeVec,
@@ -125,6 +126,8 @@ pub struct DirectionMetrics {
 pub struct ListenerMetrics {
     /// Open client connections, tunnels included.
     pub connections: IntGauge,
+    /// Those of HTTP/2.
+    pub http2_connections: IntGauge,
 }
 
 /// What is counted of one backend server. Outlives the configuration it was made for.
@@ -213,6 +216,7 @@ impl Metrics {
             pong_timeouts: sides(define.counter(families::PONG_TIMEOUTS)),
             tunnel_closes: define.counter(families::TUNNEL_CLOSES),
             connections: define.gauge(families::CONNECTIONS),
+            http2_connections: define.gauge(families::HTTP2_CONNECTIONS),
             tls_handshakes: define.counter(families::TLS_HANDSHAKES),
             tls_handshake_failures: define.counter(families::TLS_HANDSHAKE_FAILURES),
             tls_not_after: define.gauge(families::TLS_NOT_AFTER),
@@ -260,7 +264,10 @@ impl Metrics {
     }
 
     pub fn listener(&self, name: &str) -> ListenerMetrics {
-        ListenerMetrics { connections: self.connections.with_label_values(&[name]) }
+        ListenerMetrics {
+            connections: self.connections.with_label_values(&[name]),
+            http2_connections: self.http2_connections.with_label_values(&[name]),
+        }
     }
 
     pub fn server(&self, upstream: &str, address: &Address) -> ServerMetrics {

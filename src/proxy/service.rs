@@ -16,7 +16,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::connect::Dialled;
 use super::{failure, forwarded};
 use crate::address::{Address, ClientAddr};
-use crate::answer;
+use crate::answer::{self, Carrier};
 use crate::caller::{Caller, Trust};
 use crate::config::model::ProxyProtocol;
 use crate::dial::head::{Certified, Origin, Scheme};
@@ -45,6 +45,7 @@ pub struct Ticket {
     pub listener: usize,
     pub client: ClientAddr,
     pub caller: Caller,
+    pub carrier: Carrier,
     pub trust: Trust,
     pub scheme: Scheme,
     /// The subject of the client's own, if it showed one.
@@ -274,9 +275,10 @@ impl ProxyHttp for PlainProxy {
         if let Some(error) = error {
             tracing::debug!(id = %ticket.id, %error, "plain request failed");
         }
+        let status = session.response_written().map_or(answer::CLIENT_GONE, |header| header.status.as_u16());
         self.current.observer().answered(&Answered {
             request: ticket.request(),
-            status: session.response_written().map_or(answer::CLIENT_GONE, |header| header.status.as_u16()),
+            status: ticket.carrier.status(status),
             server: context.server().map(Server::address),
             bytes: session.body_bytes_sent() as u64,
             duration: ticket.at.elapsed(),
@@ -336,6 +338,7 @@ impl Ticket {
             route: Some(&self.generation.route(&self.permit).name),
             client: self.client,
             peer: self.caller.socket,
+            http: self.carrier.as_str(),
             client_certificate: self.certificate.as_deref(),
             method: &self.method,
             host: self.host.as_deref(),

@@ -24,7 +24,8 @@ pub struct Account {
 
 /// What an open tunnel occupies.
 pub struct Held {
-    pub connection: Occupied,
+    /// None where the connection carries more than the tunnel.
+    pub connection: Option<Occupied>,
     pub route: Occupied,
     pub server: TunnelSlot,
     pub gauge: OpenTunnel,

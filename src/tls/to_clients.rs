@@ -24,7 +24,7 @@ use crate::config::model::{ClientCertificates, ListenerTls, TlsVersion};
 const SESSIONS_REMEMBERED: usize = 1024;
 
 /// What clients may speak over TLS, the most welcome first (RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// TLS of one listener.
 pub struct Acceptor {
@@ -150,7 +150,8 @@ fn config(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Chooser::new(pairs)));
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    let offered = if rules.offers_http2 { &PROTOCOLS[..] } else { &PROTOCOLS[1..] };
+    config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
     config.ticketer = Arc::clone(&resumption.tickets);
     config.session_storage = Arc::clone(&resumption.sessions);
     // A request in early data could be sent a second time by whoever recorded it (RFC 8446 §8).

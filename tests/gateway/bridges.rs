@@ -409,7 +409,7 @@ fn hostile_frames_of_version_0_end_their_tunnel_and_are_counted() {
             assert_eq!(hear_close_beyond_texts(&mut server), code, "{reason}");
         }
         bridge.gateway.wait_for_metric("wsgate_tunnels{route=\"r\",upstream=\"u\",version=\"0\"}", 0.0);
-        memory.push(resident_kib(bridge.gateway.pid()));
+        memory.push(bridge.gateway.resident_kib());
     }
     assert!(memory[7] < memory[1] + 2048, "{memory:?}");
     for (reason, count) in [("client-frame-broken", 32), ("client-message-too-big", 8)] {
@@ -442,12 +442,6 @@ fn hear_close_beyond_texts(server: &mut TcpStream) -> u16 {
             return u16::from_be_bytes([rest[4] ^ rest[0], rest[5] ^ rest[1]]);
         }
     }
-}
-
-fn resident_kib(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]

@@ -219,6 +219,13 @@ impl Gateway {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Memory of the process that is in use.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -25,7 +25,9 @@ pub fn listener(findings: &mut Findings<'_>, given: &file::Listener, table: &Ran
     let body_timeout = findings.duration(&given.body_timeout, bounds::BODY_TIMEOUT);
     let keepalive_timeout = findings.duration(&given.keepalive_timeout, bounds::KEEPALIVE_TIMEOUT);
     let trusted_proxies = proxies(findings, &given.trusted_proxies);
-    let tls = given.tls.as_ref().map(|section| tls::of_listener(findings, section.get_ref(), &section.span()));
+    let http2 = given.http2.as_ref().is_some_and(|switch| *switch.get_ref());
+    let http2_streams = findings.whole(&given.http2_streams, bounds::HTTP2_STREAMS);
+    let tls = given.tls.as_ref().map(|section| tls::of_listener(findings, section.get_ref(), &section.span(), http2));
     let client_address = findings.choice(&given.client_address, ClientAddress::Peer);
     let forwarded_field = findings.choice(&given.forwarded_field, ForwardedField::XForwardedFor);
     believed(findings, given, client_address, table);
@@ -43,6 +45,8 @@ pub fn listener(findings: &mut Findings<'_>, given: &file::Listener, table: &Ran
         client_address,
         forwarded_field,
         trusted_proxies: trusted_proxies?,
+        http2,
+        http2_streams,
         tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
     })
 }

@@ -18,6 +18,7 @@ pub fn of_listener(
     findings: &mut Findings<'_>,
     given: &file::ListenerTls,
     table: &Range<usize>,
+    offers_http2: bool,
 ) -> Option<ListenerTls> {
     let certificates = pairs(findings, &given.certificates, table);
     let client_certificates = findings.choice(&given.client_certificates, ClientCertificates::Off);
@@ -32,6 +33,7 @@ pub fn of_listener(
         client_ca,
         client_certificate_header,
         handshake_timeout,
+        offers_http2,
     })
 }
 
