@@ -288,7 +288,8 @@ async fn small_frames_that_nobody_reads_fill_no_memory() {
         gateway.wait_for_metric("wsgate_http2_connections{listener=\"public\"}", 0.0);
         memory.push(gateway.resident_kib());
     }
-    assert!(memory[3] < memory[1] + 4096, "{memory:?}");
+    // What h2 lets wait, at some hundred bytes a frame.
+    assert!(memory.iter().all(|after| *after < memory[0] + 24 * 1024), "{memory:?}");
 }
 
 #[test]
