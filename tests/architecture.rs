@@ -224,7 +224,8 @@ fn imports(code: &[String]) -> BTreeSet<String> {
         let names = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or(rest, |(names, _)| names);
         let several = rest.starts_with('{');
         for name in names.split(',').take(if several { usize::MAX } else { 1 }) {
-            let name: String = name.trim().chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            let name: String =
+                name.trim().chars().take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_').collect();
             if !name.is_empty() {
                 found.insert(name);
             }

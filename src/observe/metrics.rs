@@ -598,7 +598,7 @@ mod tests {
         metrics.forget_upstream("chat");
         metrics.forget_server("chat", &address("127.0.0.1:9001"));
         // The listener stays, since a reload takes none away.
-        assert_eq!(series(&metrics), before + 3);
+        assert_eq!(series(&metrics), before + 4);
         let labels = [("upstream", "chat2"), ("server", "127.0.0.1:9001"), ("reason", "backend-timeout")];
         assert_eq!(value(&metrics, "wsgate_backend_failures_total", &labels), Some(1.0));
     }
