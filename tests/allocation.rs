@@ -21,7 +21,7 @@ use wsgate::limits::{ClientSlots, PerClient, Slots};
 use wsgate::observe::event::{Opened, Request, RequestId};
 use wsgate::observe::{AccessLog, Metrics, Observer};
 use wsgate::reason::Reason;
-use wsgate::relay::{Account, Early, Held, Relay, Talk};
+use wsgate::relay::{Account, Early, Held, Parting, Relay, Talk};
 use wsgate::roster::Roster;
 use wsgate::tunnel::{Frames, PingRules, Rules, Session, Side, Speech};
 use wsgate::upstream::TunnelSlot;
@@ -355,7 +355,14 @@ fn relay(rules: &Arc<Rules>, client: DuplexStream, backend: DuplexStream) -> Rel
     };
     let session = Session::new(Arc::clone(rules), Speech::Frames(Reserved::None), 7, now);
     let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-    Relay::new(client, backend, Early::default(), Talk { session, bridge: None }, account, timer)
+    Relay::new(
+        client,
+        backend,
+        Early::default(),
+        Talk { session, bridge: None, parting: Parting::BySocket },
+        account,
+        timer,
+    )
 }
 
 static SERVER: std::sync::LazyLock<wsgate::address::Address> =

@@ -31,7 +31,7 @@ use crate::limits::Occupied;
 use crate::observe::event::{Opened, Refused};
 use crate::policy::{Decision, Permit};
 use crate::reason::Reason;
-use crate::relay::{Account, Early, Held, Relay, Talk};
+use crate::relay::{Account, Early, Held, Parting, Relay, Talk};
 use crate::stream::Stream;
 use crate::tunnel::{Frames, Session, Side, Speech};
 use crate::wire::Reserved;
@@ -220,7 +220,8 @@ async fn open(arrival: &Arrival<'_>, mut client: Stream, admitted: Admitted<'_>,
     let behind = &reached.reply.behind_head()[reached.question.proof_bytes()..];
     let early = Early { from_client: admitted.early, from_backend: behind.to_vec() };
     let speech = speech(&admitted.permit, reached.question.own_dialect(), &account.route, &answer);
-    let talk = talk(speech, &account.route, opened_at);
+    let parting = parting(&client, &reached.reply.stream);
+    let talk = talk(speech, &account.route, parting, opened_at);
     keep_alive(speech, &account.route, &client, &reached.reply.stream);
     let Reply { stream: backend, deadline, .. } = reached.reply;
     tokio::spawn(Relay::new(client, backend, early, talk, account, deadline.into_timer()));
@@ -243,7 +244,11 @@ fn speech(permit: &Permit, own: Option<Dialect>, route: &RouteHandle, answer: &A
     }
 }
 
-fn talk(speech: Speech, route: &RouteHandle, now: Instant) -> Talk {
+fn parting(client: &Stream, backend: &Stream) -> Parting {
+    if client.is_tls() || backend.is_tls() { Parting::ByWord } else { Parting::BySocket }
+}
+
+fn talk(speech: Speech, route: &RouteHandle, parting: Parting, now: Instant) -> Talk {
     let (rules, bridge) = match speech {
         Speech::Bridged { client, backend } => {
             let is_collected = !client.has_frames() || !backend.has_frames();
@@ -252,7 +257,7 @@ fn talk(speech: Speech, route: &RouteHandle, now: Instant) -> Talk {
         }
         Speech::Frames(_) | Speech::Opaque => (&route.rules, None),
     };
-    Talk { session: Session::new(Arc::clone(rules), speech, fastrand::u64(..), now), bridge }
+    Talk { session: Session::new(Arc::clone(rules), speech, fastrand::u64(..), now), bridge, parting }
 }
 
 /// A side that knows no Ping is asked by TCP.

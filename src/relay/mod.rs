@@ -39,6 +39,7 @@ pub struct Relay<C, B> {
     timer: Pin<Box<Sleep>>,
     /// What [`Session::changes`] said when the timer was last set.
     changes_timed: u32,
+    parting: Parting,
 }
 
 impl<C, B> Relay<C, B>
@@ -56,7 +57,7 @@ where
         account: Account,
         timer: Pin<Box<Sleep>>,
     ) -> Relay<C, B> {
-        let Talk { session, bridge } = talk;
+        let Talk { session, bridge, parting } = talk;
         let early = (!early.from_client.is_empty() || !early.from_backend.is_empty()).then(|| Box::new(early));
         Relay {
             client,
@@ -69,6 +70,7 @@ where
             account,
             timer,
             changes_timed: NEVER_TIMED,
+            parting,
         }
     }
 
@@ -86,6 +88,26 @@ where
         Pump { from: Side::Client, flow: to_backend, bridge: bridge.as_deref_mut(), session, account, now }
             .run(client, backend, cx);
         Pump { from: Side::Backend, flow: to_client, bridge, session, account, now }.run(backend, client, cx);
+    }
+
+    /// Says the end to whoever got all that there was for it. Nobody waits for a side that does not take even this.
+    fn part(&mut self, reason: Reason, cx: &mut Context<'_>) {
+        if self.parting == Parting::BySocket || reason == Reason::DrainTimeout {
+            return;
+        }
+        for to in [Side::Client, Side::Backend] {
+            let flow = match to {
+                Side::Client => &mut self.to_client,
+                Side::Backend => &mut self.to_backend,
+            };
+            if !self.session.is_written(to) || flow.is_spilled() || flow.is_shut() {
+                continue;
+            }
+            let _ = match to {
+                Side::Client => flow.shut(&mut self.client, cx),
+                Side::Backend => flow.shut(&mut self.backend, cx),
+            };
+        }
     }
 
     /// Whether the client's port has answered the backend, after the direction to the backend had its turn.
@@ -129,6 +151,16 @@ fn now() -> Instant {
 pub struct Talk {
     pub session: Session,
     pub bridge: Option<Box<Bridge>>,
+    pub parting: Parting,
+}
+
+/// How a side learns that nothing more comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// The kernel says it when the socket is closed.
+    BySocket,
+    /// It has to be said before that, as TLS does.
+    ByWord,
 }
 
 /// Bytes that arrived before the tunnel stood.
@@ -156,6 +188,7 @@ where
             let changes = relay.session.changes();
             relay.pump_both(now, cx);
             if let Some(reason) = relay.session.ended() {
+                relay.part(reason, cx);
                 relay.account.ended(&relay.session, reason, now);
                 return Poll::Ready(());
             }

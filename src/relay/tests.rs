@@ -90,7 +90,7 @@ impl Bench {
             Speech::Bridged { client, backend } => Some(Box::new(Bridge::between(client, backend, terms, 7))),
             Speech::Frames(_) | Speech::Opaque => None,
         };
-        let talk = Talk { session: Session::new(rules, speech, 7, now), bridge };
+        let talk = Talk { session: Session::new(rules, speech, 7, now), bridge, parting: Parting::BySocket };
         let relay = Relay::new(near_client, near_backend, early, talk, account, timer);
         Bench { client, backend, relay: tokio::spawn(relay), observer, slots, roster }
     }
