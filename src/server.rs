@@ -73,7 +73,6 @@ pub fn run(
     start: Start,
 ) -> Result<ExitCode, StartError> {
     let started = Instant::now();
-    reload::tell_not_in_force(&asked);
     let files = Files::read(&asked);
     let loaded = load(&asked, &files)?;
     let metrics = Arc::new(Metrics::new());

@@ -14,7 +14,6 @@ use wsgate::config::{self, Config, Look, ProblemCode, Problems, units};
 
 const MINIMAL: &str = include_str!("../conf/minimal.toml");
 const REFERENCE: &str = include_str!("../conf/wsgate.toml");
-const FULL: &str = include_str!("config/good/full.toml");
 const DOCS: &str = include_str!("../docs/configuration.md");
 
 /// Where this file is, whichever crate it is compiled in.
@@ -109,8 +108,7 @@ fn grammar() -> BTreeSet<String> {
 fn every_shipped_configuration_loads() {
     for file in toml_files("conf") {
         let text = fs::read_to_string(&file).unwrap();
-        let config = parse(&file.display().to_string(), &text).unwrap_or_else(|problems| panic!("{problems}"));
-        assert!(config.not_in_force.is_empty(), "{}: {:?}", file.display(), config.not_in_force);
+        parse(&file.display().to_string(), &text).unwrap_or_else(|problems| panic!("{problems}"));
     }
 }
 
@@ -201,11 +199,8 @@ fn good_configurations_load_and_print_as_expected() {
     for file in toml_files("tests/config/good") {
         let text = fs::read_to_string(&file).unwrap();
         let config = good(&text);
-        let mut printed = config::print(&config);
+        let printed = config::print(&config);
         assert_eq!(good(&printed), config);
-        for entry in &config.not_in_force {
-            printed.push_str(&format!("\n# not in force: {}: {}", entry.key, entry.meanwhile));
-        }
         check_golden(&file.with_extension("txt"), &(printed + "\n"));
     }
 }
@@ -284,23 +279,6 @@ fn the_docs_have_every_default_as_it_is() {
 fn the_docs_have_every_check_that_can_be_relaxed() {
     let meaning = &documented_keys()["route.handshake.relax"].meaning;
     assert_eq!(in_backticks(meaning), Check::ALL.map(Check::name));
-}
-
-#[test]
-fn the_docs_mark_every_key_that_is_not_in_force() {
-    let sections = |key: &str| {
-        // The name of a route or upstream is no part of the grammar.
-        let words: Vec<&str> = key.split('.').collect();
-        match words.as_slice() {
-            [kind @ ("route" | "upstream"), _name, rest @ ..] => format!("{kind}.{}", rest.join(".")),
-            _ => key.to_owned(),
-        }
-    };
-    let config = good(FULL);
-    let expected: BTreeSet<String> = config.not_in_force.iter().map(|entry| sections(&entry.key)).collect();
-    let documented = documented_keys().into_iter();
-    let marked = documented.filter(|(_, row)| row.meaning.contains("ot in force yet")).map(|(key, _)| key);
-    assert_eq!(marked.collect::<BTreeSet<_>>(), expected);
 }
 
 /// The minimal configuration with one key set, in TOML.

@@ -30,7 +30,6 @@ pub struct Status<'g> {
     routes: Vec<Route<'g>>,
     unrouted: Unrouted,
     upstreams: Vec<Upstream>,
-    not_in_force: Vec<&'g str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -140,7 +139,6 @@ impl<'g> Status<'g> {
                 .zip(&config.upstreams)
                 .map(|(upstream, given)| Upstream::new(&upstream.now(), given, reading))
                 .collect(),
-            not_in_force: config.not_in_force.iter().map(|pending| pending.key.as_str()).collect(),
         }
     }
 }

@@ -190,7 +190,6 @@ mod tests {
         let demo = prepare("127.0.0.1:0");
         let config = config::parse("demo", &demo.configuration(), source::cores());
         let config = config.unwrap_or_else(|problems| panic!("{}", problems.render(config::Look::Plain)));
-        assert_eq!(config.not_in_force, []);
         assert_eq!(config.listeners[0].listen, demo.gateway.address.into());
         assert_eq!(config.admin.listen, Some(demo.admin.address));
     }

@@ -109,12 +109,6 @@ servers = ['127.0.0.1:9001']
         assert_eq!(codes, expected, "{problems}");
     }
 
-    fn check_not_in_force(text: &str, expected: &[&str]) {
-        let config = good(text);
-        let keys: Vec<&str> = config.not_in_force.iter().map(|entry| entry.key.as_str()).collect();
-        assert_eq!(keys, expected);
-    }
-
     #[test]
     fn the_least_configuration_gets_every_default() {
         let config = good(MINIMAL);
@@ -127,7 +121,6 @@ servers = ['127.0.0.1:9001']
         assert_eq!(config.routes[0].versions.accept, [Dialect::Rfc6455]);
         assert_eq!(config.routes[0].tunnel.idle_timeout, Some(Duration::from_secs(300)));
         assert_eq!(config.upstreams[0].servers[0].weight, 1);
-        assert!(config.not_in_force.is_empty());
     }
 
     #[test]
@@ -148,7 +141,6 @@ servers = ['127.0.0.1:9001']
         let tunnel = good(&text).routes[0].tunnel;
         assert_eq!(tunnel.idle_timeout, None);
         assert_eq!((tunnel.ping_interval, tunnel.max_age, tunnel.max_frame_bytes), (None, None, None));
-        check_not_in_force(&text, &[]);
     }
 
     #[test]
@@ -170,16 +162,6 @@ servers = ['127.0.0.1:9001']
         check_codes(&text, &[ProblemCode::NoBridge]);
         check_codes(&text.replace("servers =", "versions = 'auto'\nservers ="), &[ProblemCode::NoBridge]);
         good(&text.replace("servers =", "versions = [8, 13]\nservers ="));
-    }
-
-    #[test]
-    fn a_key_that_has_no_effect_is_named_once_it_is_set() {
-        check_not_in_force(&format!("[gateway]\nreload_on_change = true\n{MINIMAL}"), &[]);
-        check_not_in_force(&format!("[gateway.drain]\nspread = '1s'\n{MINIMAL}"), &[]);
-        check_not_in_force(&format!("{MINIMAL}health.fall = 5"), &[]);
-        check_not_in_force(&format!("{MINIMAL}health.check = 'off'"), &[]);
-        check_not_in_force(&format!("{MINIMAL}health.check = 'tcp'"), &[]);
-        check_not_in_force(&format!("{MINIMAL}balance = 'client-hash'"), &[]);
     }
 
     #[test]

@@ -60,13 +60,6 @@ pub async fn decline(lifecycle: &Lifecycle) {
     }
 }
 
-/// Keys that have no effect yet, as a start and a reload name them.
-pub fn tell_not_in_force(config: &Config) {
-    for pending in &config.not_in_force {
-        warn!(key = pending.key, "not in force in this release: {}", pending.meanwhile);
-    }
-}
-
 /// Files for TLS that cannot be used, one line each.
 pub use refusal::tell_files;
 
@@ -243,7 +236,6 @@ impl Reloader {
         let before = self.current.replace(Arc::clone(&next));
         self.discovery.replaced();
         self.settle(&before, &next);
-        tell_not_in_force(&next.config);
         for kept in kept {
             let (key, in_force, wanted) = (kept.key, kept.in_force, kept.wanted);
             warn!(key, in_force, wanted, "no reload changes this key: it takes effect at the next start or hand-over");

@@ -154,13 +154,12 @@ function showUpstreams({ upstreams }) {
   ])));
 }
 
-function showRest({ listeners, reload, drain, not_in_force, version, revision }) {
+function showRest({ listeners, reload, drain, version, revision }) {
   table("listeners", [text("Listener"), text("Address"), number("Connections")], listeners.map((listener) =>
     [text(listener.name), text([listener.listen, "address"]),
       limited(listener.connections, listener.max_connections)]));
   const outcome = reload.last_successful ? "" : "; a later one was refused";
   put("reload", text(`in force since ${time(reload.last_success_time)}${outcome}`));
-  put("pending", text(not_in_force.join(", ") || "nothing"));
   const [delay, spread, timeout] = [drain.delay_seconds, drain.spread_seconds, drain.timeout_seconds].map(duration);
   put("drain", text(`delay ${delay}, spread ${spread}, timeout ${timeout}`));
   put("build", text(`wsgate ${version}, revision ${revision}`));

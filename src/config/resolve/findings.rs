@@ -10,7 +10,7 @@ use toml::Spanned;
 use crate::config::bounds::{Bounds, Preset, RATE_COUNT};
 use crate::config::choice::Choice;
 use crate::config::file::{Text, Texts, Whole};
-use crate::config::model::{NotInForce, Rate};
+use crate::config::model::Rate;
 use crate::config::problem::{Problem, ProblemCode};
 use crate::config::read::Holes;
 use crate::config::suggest::{nearest, quoted};
@@ -67,20 +67,15 @@ const RATE: Quantity = Quantity {
 pub struct Findings<'h> {
     holes: &'h Holes,
     pub problems: Vec<Problem>,
-    pub not_in_force: Vec<NotInForce>,
 }
 
 impl<'h> Findings<'h> {
     pub fn new(holes: &'h Holes) -> Self {
-        Findings { holes, problems: Vec::new(), not_in_force: Vec::new() }
+        Findings { holes, problems: Vec::new() }
     }
 
     pub fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
-    }
-
-    pub fn not_in_force(&mut self, key: String, meanwhile: &'static str) {
-        self.not_in_force.push(NotInForce { key, meanwhile });
     }
 
     /// Whether the reader already took this key out for a problem, so that nobody may call it missing.

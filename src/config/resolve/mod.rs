@@ -86,7 +86,6 @@ pub fn resolve(reading: &Reading, cores: NonZeroUsize) -> Resolution {
             listeners: listeners.into_iter().collect::<Option<_>>()?,
             routes: routes.into_iter().collect::<Option<_>>()?,
             upstreams: upstreams.into_iter().collect::<Option<_>>()?,
-            not_in_force: std::mem::take(&mut findings.not_in_force),
         })
     };
     let config = if complete { all() } else { None };
