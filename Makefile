@@ -40,7 +40,9 @@ lint: test-needs
 	cargo clippy --locked --all-targets -- -D warnings
 
 # Licences, duplicates, sources. The advisory database lies outside of the package registries and is left to the reader.
+# It reads the whole tree, that of other systems included, which a build does not download.
 deny: target/tools/bin/cargo-deny
+	cargo fetch --locked
 	target/tools/bin/cargo-deny --locked --offline check bans licenses sources
 
 target/tools/bin/cargo-deny: | test-needs
