@@ -46,7 +46,9 @@ fn filter(level: LogLevel) -> Targets {
     };
     // Pingora says at `info` what is ours to say; its warnings and errors are kept.
     let pingora = level.min(if level >= LevelFilter::DEBUG { level } else { LevelFilter::WARN });
-    Targets::new().with_default(pingora).with_target("wsgate", level)
+    // The libraries below say several lines a connection at `debug`.
+    let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
+    Targets::new().with_default(others).with_target("pingora", pingora).with_target("wsgate", level)
 }
 
 fn layer(format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sync> {
