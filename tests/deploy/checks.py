@@ -62,13 +62,13 @@ class Problems:
 def families():
     """docs/metrics.md -> {name: (type, set of labels)}. A row of a table whose first two cells are a name and a type."""
     found = {}
-    row = re.compile(r"^\| `([a-z_:]+)` \| (counter|gauge|histogram) \| ([^|]*) \|")
+    row = re.compile(r"^\| `([a-z0-9_:]+)` \| (counter|gauge|histogram) \| ([^|]*) \|")
     for line in METRICS_DOC.read_text().splitlines():
         if m := row.match(line):
             name, kind, labels = m.groups()
             if name in found:
                 raise SystemExit(f"docs/metrics.md names `{name}` twice")
-            found[name] = (kind, set(re.findall(r"`([a-z_]+)`", labels)))
+            found[name] = (kind, set(re.findall(r"`([a-z0-9_]+)`", labels)))
     if len(found) < 20:
         raise SystemExit(f"docs/metrics.md: found only {len(found)} families; is the table's form still the same?")
     return found
