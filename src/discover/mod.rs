@@ -49,7 +49,7 @@ struct Asking {
 /// Asks for the names of a configuration that nobody asked for before, for as long as `dns.timeout` at most, so that the first
 /// requests find servers. What is not answered by then is asked for again by [`Discovery::serve`].
 pub async fn ask_new(config: &Config, lasting: &Lasting) {
-    lasting.names.add(names(config), Instant::now());
+    lasting.names.expect(names(config), Instant::now());
     let unasked = lasting.names.unasked();
     if unasked.is_empty() {
         return;
@@ -112,7 +112,7 @@ impl Discovery {
         }
     }
 
-    /// The names of the configuration in force, and no others.
+    /// The names of the configuration in force, and those of one that is about to be.
     fn follow(&self, rules: &mut model::Dns) {
         let (generation, now) = (self.current.load(), Instant::now());
         let (config, names) = (&generation.config, &self.current.lasting.names);

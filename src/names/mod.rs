@@ -21,46 +21,58 @@ pub use known::{Standing, Step};
 /// Every name that a configuration has servers of, with what is known of it. It belongs to the process, so that a reload finds
 /// what was known before.
 #[derive(Debug, Default)]
-pub struct Names(Mutex<HashMap<Location, Known>>);
+pub struct Names(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    known: HashMap<Location, Known>,
+    /// Those of a configuration that is about to come into force. All of them are in `known`.
+    coming: HashSet<Location>,
+}
 
 impl Names {
-    /// From here on these are the names. New ones are due at once.
+    /// From here on these are the names, besides those that are [expected](Names::expect). New ones are due at once.
     pub fn follow<'c>(&self, wanted: impl IntoIterator<Item = &'c Location>, now: Instant) {
         let wanted: HashSet<&Location> = wanted.into_iter().collect();
         let mut names = self.0.lock();
-        names.retain(|name, _| wanted.contains(name));
+        let Inner { known, coming } = &mut *names;
+        coming.retain(|name| !wanted.contains(name));
+        known.retain(|name, _| wanted.contains(name) || coming.contains(name));
         for name in wanted {
-            if !names.contains_key(name) {
-                names.insert(name.clone(), Known::new(now));
-            }
+            known.entry(name.clone()).or_insert_with(|| Known::new(now));
         }
     }
 
-    /// Takes these in besides those that are followed.
-    pub fn add<'c>(&self, wanted: impl IntoIterator<Item = &'c Location>, now: Instant) {
+    /// These are followed soon: none is forgotten until then, or until others are expected in their place.
+    pub fn expect<'c>(&self, wanted: impl IntoIterator<Item = &'c Location>, now: Instant) {
         let mut names = self.0.lock();
-        for name in wanted {
-            if !names.contains_key(name) {
-                names.insert(name.clone(), Known::new(now));
-            }
+        names.coming = wanted.into_iter().cloned().collect();
+        let Inner { known, coming } = &mut *names;
+        for name in coming.iter() {
+            known.entry(name.clone()).or_insert_with(|| Known::new(now));
         }
     }
 
     /// The names that nobody has been asked for yet.
     pub fn unasked(&self) -> Vec<Location> {
         let names = self.0.lock();
-        let unasked = names.iter().filter(|(_, known)| known.standing() == Standing::Unasked);
+        let unasked = names.known.iter().filter(|(_, known)| known.standing() == Standing::Unasked);
         unasked.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Each name with the time when it is to be asked for.
+    /// Each name with the time when it is to be asked for. One that is expected and was never asked for is left out: whoever
+    /// expects it asks, perhaps other name servers than those of now.
     pub fn due(&self) -> Vec<(Location, Instant)> {
-        self.0.lock().iter().map(|(name, known)| (name.clone(), known.due())).collect()
+        let names = self.0.lock();
+        let is_left =
+            |name: &Location, known: &Known| known.standing() == Standing::Unasked && names.coming.contains(name);
+        let due = names.known.iter().filter(|(name, known)| !is_left(name, known));
+        due.map(|(name, known)| (name.clone(), known.due())).collect()
     }
 
     /// What a name stands for, as far as is known.
     pub fn servers(&self, name: &Location) -> Arc<[Found]> {
-        self.0.lock().get(name).map_or_else(|| Arc::new([]) as Arc<[Found]>, |known| Arc::clone(known.servers()))
+        self.0.lock().known.get(name).map_or_else(|| Arc::new([]) as Arc<[Found]>, |known| Arc::clone(known.servers()))
     }
 
     /// The upstream with addresses alone: each name stands for all its servers, with what the configuration says of it. An address
@@ -93,12 +105,12 @@ impl Names {
 
     /// Everything is to be asked for again.
     pub fn ask_all(&self, now: Instant) {
-        self.0.lock().values_mut().for_each(|known| known.ask(now));
+        self.0.lock().known.values_mut().for_each(|known| known.ask(now));
     }
 
     /// `None` where the name is not followed.
     pub fn standing(&self, name: &Location) -> Option<Standing> {
-        self.0.lock().get(name).map(Known::standing)
+        self.0.lock().known.get(name).map(Known::standing)
     }
 
     /// What name servers said, `None` where they failed. `None` too if nobody wants to know any more.
@@ -111,7 +123,7 @@ impl Names {
         chance: f64,
     ) -> Option<Step> {
         let mut names = self.0.lock();
-        let known = names.get_mut(name)?;
+        let known = names.known.get_mut(name)?;
         Some(known.handle_answer(answer, rules, now, chance))
     }
 }
@@ -196,5 +208,30 @@ mod tests {
         assert_eq!(names.due(), [(one.clone(), later + Duration::from_secs(9))]);
         names.ask_all(later);
         assert_eq!(names.due(), [(one, later)]);
+    }
+
+    #[test]
+    fn a_name_that_is_expected_is_not_forgotten_before_it_is_followed() {
+        let (names, now) = (Names::default(), Instant::now());
+        let [one, two, three] = ["a", "b", "c"].map(|host| Location::Name { host: host.to_owned(), port: 1 });
+        let hear = |name: &Location| {
+            names.handle_answer(name, answer(&[("10.0.0.1:1", 1)]), &model::Dns::default(), now, 0.0).is_some()
+        };
+        names.follow([&one], now);
+        assert!(hear(&one));
+        names.expect([&two, &three], now);
+        assert_eq!(names.due().len(), 1, "who expects a name asks for it");
+        names.follow([&one], now);
+        assert!(hear(&two), "its answer came while the names of before were followed");
+        names.follow([&one], now);
+        assert_eq!(names.servers(&two).len(), 1);
+        names.follow([&two, &three], now);
+        assert_eq!((names.due().len(), names.servers(&one).len(), names.servers(&two).len()), (2, 0, 1));
+        names.follow([&one], now);
+        assert_eq!(names.standing(&two), None, "it was followed, so it is expected no more");
+        names.expect([&two], now);
+        names.expect([&three], now);
+        names.follow([&one], now);
+        assert_eq!((names.standing(&two), names.standing(&three)), (None, Some(Standing::Unasked)));
     }
 }
