@@ -82,12 +82,16 @@ impl Upstream {
         if is_other {
             let next = UpstreamHandle::new(&resolved, lasting);
             next.cluster.remember(&before.cluster);
-            self.0.store(Arc::new(next));
+            let next = Arc::new(next);
+            self.0.store(Arc::clone(&next));
+            // Only now, so that who is called finds them.
+            next.cluster.call_waiting();
         }
         is_other
     }
 
-    /// As they are now. Whoever begins with them goes on with them, so that positions mean the same throughout.
+    /// As they are now. Whoever begins with them goes on with them, so that positions mean the same throughout; but who waits in
+    /// the line takes those of the moment when it is called.
     pub fn now(&self) -> Arc<UpstreamHandle> {
         self.0.load_full()
     }
@@ -168,6 +172,8 @@ impl UpstreamHandle {
             }
         }
         self.tell_panic();
+        // Who waits may use a server that is back, and where too few are up now, one that is not.
+        self.cluster.call_waiting();
     }
 
     fn tell_panic(&self) {
@@ -242,6 +248,11 @@ impl Generation {
         self.upstreams[self.config.routes[permit.route()].upstream].now()
     }
 
+    pub fn upstream_named(&self, name: &str) -> Option<Arc<UpstreamHandle>> {
+        let index = self.config.upstreams.iter().position(|rules| rules.name == name)?;
+        Some(self.upstreams[index].now())
+    }
+
     pub fn listener(&self, index: usize) -> &model::Listener {
         &self.config.listeners[index]
     }
@@ -296,8 +307,10 @@ impl Current {
 
     /// New requests get `next` from here on. Returns the generation before, which lives until its last request is over.
     pub fn replace(&self, next: Arc<Generation>) -> Arc<Generation> {
-        let before = self.generation.swap(next);
+        let before = self.generation.swap(Arc::clone(&next));
         self.lasting.journal.nudge();
+        // Only now, so that who is called finds the servers and limits of `next`.
+        next.upstreams.iter().for_each(|upstream| upstream.now().cluster.call_waiting());
         before
     }
 

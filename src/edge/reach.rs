@@ -6,17 +6,16 @@ use std::time::Instant;
 
 use super::arrival::Arrival;
 use super::question::{Judged, Question, Wish};
-use super::waiting::{self, Caller, Seek};
+use super::waiting::{self, Caller, Found, Seek, Servers};
 use crate::address::Address;
 use crate::dial::deadline::Deadline;
 use crate::dial::{self, DialError, Reply};
-use crate::generation::UpstreamHandle;
 use crate::handshake::response::{AnswerBody, Wrong};
 use crate::handshake::version::advertised;
 use crate::policy::Permit;
 use crate::proxy_header;
 use crate::reason::Reason;
-use crate::upstream::{Picked, Tried, TunnelSlot};
+use crate::upstream::{Tried, TunnelSlot};
 
 /// A server answered.
 pub enum Reached {
@@ -52,38 +51,39 @@ pub async fn reach(
     noted: &mut Vec<Reason>,
     caller: &mut Caller<'_>,
 ) -> Result<Reached, Failure> {
-    let upstream = arrival.generation.upstream(permit);
-    let affinity = upstream.cluster.affinity(arrival.client, &wish.head.fields);
+    let mut servers = Servers::new(arrival, permit);
+    let affinity = servers.upstream.cluster.affinity(arrival.client, &wish.head.fields);
     let mut tried = Tried::default();
     let mut last = None;
-    while tried.count() < upstream.cluster.rules().tries {
-        let seek = Seek { cluster: &upstream.cluster, permit, affinity: &affinity };
-        let picked = match waiting::pick(arrival, &seek, &mut tried, caller).await {
-            Ok(picked) => picked,
+    let seek = Seek { permit, affinity: &affinity };
+    while tried.count() < servers.upstream.cluster.rules().tries {
+        let found = match waiting::pick(arrival, &seek, &mut servers, &mut tried, caller).await {
+            Ok(found) => found,
             Err(reason @ (Reason::ClientLost | Reason::Draining)) => return Err(Failure { reason, detail: None }),
             Err(reason) => return Err(last.unwrap_or(Failure { reason, detail: None })),
         };
-        let cookie = upstream.cluster.cookie(picked.index(), &affinity);
-        let failure = match ask(arrival, &upstream, picked.index(), wish).await {
+        let (upstream, index) = (&servers.upstream, found.index);
+        let server = upstream.cluster.servers()[index].address();
+        let cookie = upstream.cluster.cookie(index, &affinity);
+        let failure = match ask(arrival, &servers, index, wish).await {
             Ok((question, reply)) => match wish.judge(&question, &reply.answer(), reply.behind_head()) {
                 Judged::Switching => {
                     if let Some(own) = wish.speaks.filter(|_| upstream.cluster.asks_for_versions()) {
-                        upstream.proved(picked.index(), question.own_dialect().unwrap_or(own));
+                        upstream.proved(index, question.own_dialect().unwrap_or(own));
                     }
-                    return Ok(switching(picked, cookie, question, reply));
+                    return Ok(switching(found, server, (cookie, question, reply)));
                 }
                 Judged::Refused(framing) => return Ok(Reached::Refused { reply, framing }),
                 Judged::Wrong(wrong) if may_pass(wrong, &question, wish) => {
                     noted.push(Reason::BackendHandshakeWrong);
                     let route = wish.route.name();
                     arrival.edge.current.observer().would_refuse(route, Reason::BackendHandshakeWrong);
-                    return Ok(switching(picked, cookie, question, reply));
+                    return Ok(switching(found, server, (cookie, question, reply)));
                 }
                 Judged::Wrong(wrong) => {
-                    let server = picked.server.address();
                     tracing::warn!(id = %arrival.id, %server, wrong = wrong.as_str(), "backend answered a wrong handshake");
-                    upstream.not_used(picked.index(), Reason::BackendHandshakeWrong);
-                    upstream.cluster.forget(picked.index());
+                    upstream.not_used(index, Reason::BackendHandshakeWrong);
+                    upstream.cluster.forget(index);
                     Failure { reason: Reason::BackendHandshakeWrong, detail: Some(wrong.as_str().to_owned()) }
                 }
             },
@@ -99,9 +99,8 @@ fn may_pass(wrong: Wrong, question: &Question, wish: &Wish<'_>) -> bool {
     wish.route.relaxes(Reason::BackendHandshakeWrong) && wrong != Wrong::Framing && question.own_dialect().is_none()
 }
 
-fn switching(picked: Picked<'_>, cookie: Option<String>, question: Question, reply: Reply) -> Reached {
-    let (server, slot) = (picked.server.address().clone(), picked.slot);
-    Reached::Switching(Switching { reply, question, server, slot, cookie })
+fn switching(found: Found, server: &Address, (cookie, question, reply): (Option<String>, Question, Reply)) -> Reached {
+    Reached::Switching(Switching { reply, question, server: server.clone(), slot: found.slot, cookie })
 }
 
 /// One server: asked in a version that it speaks, as far as is known. A server of an upstream that is asked for its versions
@@ -109,12 +108,13 @@ fn switching(picked: Picked<'_>, cookie: Option<String>, question: Question, rep
 /// heard to speak, and lists nothing, is another one by now, and asked as if nothing were known.
 async fn ask(
     arrival: &Arrival<'_>,
-    upstream: &UpstreamHandle,
+    servers: &Servers,
     server: usize,
     wish: &Wish<'_>,
 ) -> Result<(Question, Reply), DialError> {
+    let upstream = &servers.upstream;
     let question = wish.question(&upstream.cluster.spoken(server));
-    let reply = dial_one(arrival, upstream, server, &question).await?;
+    let reply = dial_one(arrival, servers, server, &question).await?;
     let Some(own) = wish.speaks.filter(|_| upstream.cluster.asks_for_versions()) else { return Ok((question, reply)) };
     let answer = reply.answer();
     if !matches!(answer.status, 400 | 426) {
@@ -130,22 +130,23 @@ async fn ask(
         return Ok((question, reply));
     }
     let question = wish.question(&spoken);
-    let reply = dial_one(arrival, upstream, server, &question).await?;
+    let reply = dial_one(arrival, servers, server, &question).await?;
     Ok((question, reply))
 }
 
 /// Connects, asks, and lets the server's standing know how that went.
 async fn dial_one(
     arrival: &Arrival<'_>,
-    upstream: &UpstreamHandle,
+    servers: &Servers,
     server: usize,
     question: &Question,
 ) -> Result<Reply, DialError> {
+    let upstream = &servers.upstream;
     let rules = upstream.cluster.rules();
     let address = upstream.cluster.servers()[server].address();
     // Who the client is, in front of everything else, where the servers ask for it.
     let announced = proxy_header::header(rules.proxy_protocol, arrival.client, arrival.caller.reached);
-    let connector = arrival.generation.secured.upstream(&rules.name);
+    let connector = servers.generation.secured.upstream(&rules.name);
     // Without TLS in between, one write is enough for both.
     let (announced, sent) = match &connector {
         None if !announced.is_empty() => (Vec::new(), Cow::Owned([announced.as_slice(), &question.bytes].concat())),

@@ -1,5 +1,5 @@
-//! Who waits for a server with room, first come, first served. A freed slot calls one who waits. It knows no time and no
-//! runtime: a call is a waker.
+//! Who waits for a server with room, first come, first served. A freed slot, and whatever else may have made room, calls one
+//! who waits. It knows no time and no runtime: a call is a waker.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ struct Places {
 #[derive(Debug)]
 struct Waiting {
     ticket: u64,
+    is_choosy: bool,
     call: Call,
 }
 
@@ -40,7 +41,8 @@ enum Call {
 /// A place in the line, left when dropped.
 ///
 /// Whoever is called tries for a slot, which somebody may have taken meanwhile; then it waits on where it stands. Who leaves,
-/// served or not, calls the next one: so no slot is free that nobody in the line was told of.
+/// served or not, calls the next one: so no slot is free that nobody in the line was told of, and one call is enough for room
+/// for many. Who waits on although others might find what it cannot use passes the call on to them.
 #[derive(Debug)]
 pub struct Place {
     line: Arc<Line>,
@@ -54,30 +56,36 @@ impl Line {
         self.length.load(Ordering::Relaxed)
     }
 
-    /// `None` where `most` wait already.
-    pub fn join(self: &Arc<Line>, most: usize) -> Option<Place> {
+    /// `None` where `most` wait already. Who is choosy may wait although there is room for others.
+    pub fn join(self: &Arc<Line>, most: usize, is_choosy: bool) -> Option<Place> {
         let mut places = self.places.lock();
         if places.waiting.len() >= most {
             return None;
         }
         let ticket = places.next;
         places.next += 1;
-        // With nobody ahead, nobody knows whether there is room by now.
-        let call = if places.waiting.is_empty() { Call::Called } else { Call::None };
-        places.waiting.push_back(Waiting { ticket, call });
+        // With nobody ahead that would take any room, nobody knows whether there is some by now.
+        let call = if places.waiting.iter().all(|ahead| ahead.is_choosy) { Call::Called } else { Call::None };
+        places.waiting.push_back(Waiting { ticket, is_choosy, call });
         self.length.store(places.waiting.len(), Ordering::Relaxed);
         fence(Ordering::SeqCst);
         drop(places);
         Some(Place { line: Arc::clone(self), ticket })
     }
 
-    /// There is room for one.
+    /// There may be room.
     pub fn call_next(&self) {
+        self.call_from(0);
+    }
+
+    /// The first one from this ticket on that is not called yet.
+    fn call_from(&self, ticket: u64) {
         if self.length() == 0 {
             return;
         }
         let mut places = self.places.lock();
-        let next = places.waiting.iter_mut().find(|waiting| !matches!(waiting.call, Call::Called));
+        let at = places.waiting.partition_point(|waiting| waiting.ticket < ticket);
+        let next = places.waiting.range_mut(at..).find(|waiting| !matches!(waiting.call, Call::Called));
         let waker = next.and_then(|next| match std::mem::replace(&mut next.call, Call::Called) {
             Call::Awaited(waker) => Some(waker),
             Call::None | Call::Called => None,
@@ -105,6 +113,11 @@ impl Place {
                 false
             }
         }
+    }
+
+    /// The call was of no use here. Only who stands behind is called: who stands ahead was called before.
+    pub fn pass_on(&self) {
+        self.line.call_from(self.ticket + 1);
     }
 }
 
@@ -134,8 +147,8 @@ mod tests {
     #[test]
     fn the_first_one_who_waits_is_called_first_and_one_at_a_time() {
         let line = Arc::new(Line::default());
-        let places: Vec<Place> = (0..3).map(|_| line.join(3).unwrap()).collect();
-        assert!(line.join(3).is_none());
+        let places: Vec<Place> = (0..3).map(|_| line.join(3, false).unwrap()).collect();
+        assert!(line.join(3, false).is_none());
         // The first is let in to look, because nobody knows whether there is room.
         assert_eq!(places.iter().map(called).collect::<Vec<_>>(), [true, false, false]);
         line.call_next();
@@ -148,13 +161,49 @@ mod tests {
     #[test]
     fn who_leaves_frees_its_place_and_passes_its_call_on() {
         let line = Arc::new(Line::default());
-        let (first, second) = (line.join(2).unwrap(), line.join(2).unwrap());
+        let (first, second) = (line.join(2, false).unwrap(), line.join(2, false).unwrap());
         assert!(called(&first));
         line.call_next();
         drop(first);
         assert_eq!(line.length(), 1);
         assert!(called(&second));
-        assert!(line.join(2).is_some());
+        assert!(line.join(2, false).is_some());
+    }
+
+    #[test]
+    fn a_call_that_is_of_no_use_goes_to_those_behind_and_ends_with_the_last() {
+        let line = Arc::new(Line::default());
+        let places: Vec<Place> = (0..3).map(|_| line.join(3, false).unwrap()).collect();
+        assert!(called(&places[0]));
+        line.call_next();
+        for (at, place) in places.iter().enumerate() {
+            let all: Vec<bool> = places.iter().map(called).collect();
+            assert_eq!(all.iter().position(|called| *called), Some(at), "{all:?}");
+            place.pass_on();
+        }
+        assert!(!places.iter().any(called));
+        assert_eq!(line.length(), 3, "everybody keeps its place");
+    }
+
+    #[test]
+    fn behind_those_who_are_choosy_everybody_looks_once() {
+        let line = Arc::new(Line::default());
+        let places: Vec<Place> = [true, true, false, false].map(|choosy| line.join(4, choosy).unwrap()).into();
+        assert_eq!(places.iter().map(called).collect::<Vec<_>>(), [true, true, true, false]);
+    }
+
+    #[test]
+    fn one_call_serves_as_many_as_there_is_room_for() {
+        let line = Arc::new(Line::default());
+        let mut places: VecDeque<Place> = (0..5).map(|_| line.join(5, false).unwrap()).collect();
+        assert!(called(&places[0]));
+        let mut room = 3;
+        line.call_next();
+        while places.front().is_some_and(called) && room > 0 {
+            room -= 1;
+            places.pop_front();
+        }
+        assert_eq!((places.len(), room), (2, 0));
     }
 
     struct Flag(AtomicBool);
@@ -190,7 +239,7 @@ mod tests {
         {
             return slot;
         }
-        let place = line.join(100).unwrap();
+        let place = line.join(100, false).unwrap();
         let flag = Arc::new(Flag(AtomicBool::new(true)));
         let waker = Waker::from(Arc::clone(&flag));
         let begun = std::time::Instant::now();

@@ -196,9 +196,25 @@ impl Cluster {
         self.common.line.length()
     }
 
-    /// A place in the line of those who wait, if there is one. Who comes while others wait joins them before it tries.
-    pub fn wait(&self) -> Option<Place> {
-        self.common.line.join(self.rules.queue)
+    /// A place in the line of those who wait, if there is one. Who comes while others wait joins them before it tries. Who has
+    /// tried servers may not look there again, and so does not stand for those behind.
+    pub fn wait(&self, tried: &Tried) -> Option<Place> {
+        self.common.line.join(self.rules.queue, tried.count > 0)
+    }
+
+    /// There may be room that nobody in the line knows of: a server is back, or new, or takes more.
+    pub fn call_waiting(&self) {
+        self.common.line.call_next();
+    }
+
+    /// When the next server that is out is due for its trial, which nobody calls the line for; of those that were not due yet when
+    /// they were looked at, if they were.
+    pub fn next_trial(&self, looked: Option<Instant>) -> Option<Instant> {
+        let servers = self.servers.iter().filter(|server| !server.is_draining() && !server.is_up());
+        servers
+            .filter_map(|server| server.due(&self.rules.health))
+            .filter(|due| looked.is_none_or(|looked| *due > looked))
+            .min()
     }
 
     /// Whether servers are asked what they speak (RFC 6455 §4.4).
@@ -259,6 +275,15 @@ impl Tried {
     /// The last one may be tried again.
     pub fn forget_last(&mut self) {
         self.count = self.count.saturating_sub(1);
+    }
+
+    /// The same servers among others: positions are those of `after` now. The tries count on.
+    pub fn carry_over(&mut self, before: &Cluster, after: &Cluster) {
+        for index in &mut self.indices[..self.count] {
+            let address = before.servers.get(*index).map(Server::address);
+            let same = after.servers.iter().position(|server| Some(server.address()) == address);
+            *index = same.unwrap_or(usize::MAX);
+        }
     }
 
     fn has(&self, index: usize) -> bool {

@@ -155,6 +155,11 @@ impl Server {
         self.is_up() || self.state.health.lock().may_be_picked(rules, now)
     }
 
+    /// When it is due for a trial, if that is what it waits for.
+    pub(super) fn due(&self, rules: &model::Health) -> Option<Instant> {
+        self.state.health.lock().due(rules)
+    }
+
     /// One client at a time finds out whether a server is back: whoever claims its trial puts off the next one.
     pub(super) fn claim(&self, rules: &model::Health, now: Instant) -> bool {
         self.is_up() || self.state.health.lock().claim(rules, self.chance, now)

@@ -130,6 +130,14 @@ impl Health {
         }
     }
 
+    /// When a client may be sent to find out.
+    pub fn due(&self, rules: &model::Health) -> Option<Instant> {
+        match self.standing {
+            Standing::Ejected { until: due } | Standing::OnTrial { next: due } => is_passive(rules).then_some(due),
+            Standing::Up { .. } | Standing::Down => None,
+        }
+    }
+
     /// One client at a time finds out whether a server is back: whoever claims its trial puts off the next one.
     pub fn claim(&mut self, rules: &model::Health, chance: u64, now: Instant) -> bool {
         if self.is_up() {

@@ -2,7 +2,7 @@
 //! and in line where all are full.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -351,6 +351,99 @@ fn who_waits_too_long_is_refused_as_if_there_were_no_line() {
     gateway.wait_for_metric("wsgate_upstream_wait_timeouts_total{upstream=\"u\"}", 1.0);
     gateway.wait_for_metric("wsgate_refusals_total{reason=\"limit-backend-tunnels\",route=\"r\"}", 1.0);
     gateway.wait_for_metric(WAITING, 0.0);
+}
+
+/// Servers with room for one tunnel each, some of which drain, and a long line.
+fn narrow(servers: &[SocketAddr], drain: &[SocketAddr], health: &str) -> File {
+    let mut rest = route_to(servers, &format!("queue = 9\nqueue_timeout = '1m'\n{health}"), "");
+    for server in servers {
+        let rules = format!("{{ address = '{server}', max_tunnels = 1, drain = {} }}", drain.contains(server));
+        rest = rest.replace(&format!("'{server}'"), &rules);
+    }
+    File::new(rest)
+}
+
+fn check_served(gateway: &Gateway, waiting: &mut TcpStream, by: &Backend) {
+    assert_eq!(status(&read_head(waiting)), 101);
+    assert_eq!(by.connections(), 1);
+    assert!(gateway.metric("wsgate_upstream_wait_timeouts_total{upstream=\"u\"}").abs() < f64::EPSILON);
+}
+
+fn echo_at(address: SocketAddr) -> Backend {
+    Backend::start_on(TcpListener::bind(address).unwrap(), |mut served| {
+        served.head();
+        served.switch("");
+        served.until_end();
+    })
+}
+
+#[test]
+fn a_server_that_comes_back_serves_who_waits() {
+    let (backend, absent) = (Backend::echo(), Backend::nobody());
+    let health = "[upstream.health]\ncheck = 'tcp'\ninterval = '200ms'\ntimeout = '1s'\nrise = 1\nfall = 1";
+    let gateway = narrow(&[backend.address(), absent], &[], health).start();
+    gateway.wait_for_metric(&format!("wsgate_backend_up{{server=\"{absent}\",upstream=\"u\"}}"), 0.0);
+    let _holder = gateway.open();
+    let mut waiting = ask(&gateway);
+    gateway.wait_for_metric(WAITING, 1.0);
+    let _back = echo_at(absent);
+    assert_eq!(status(&read_head(&mut waiting)), 101);
+    gateway.wait_for_metric(WAITING, 0.0);
+}
+
+#[test]
+fn without_checks_one_who_waits_finds_out_that_a_server_is_back() {
+    let (backend, absent) = (Backend::echo(), Backend::nobody());
+    let health = "balance = 'round-robin'\n[upstream.health]\nfall = 1\neject_time = '300ms'";
+    let gateway = narrow(&[backend.address(), absent], &[], health).start();
+    let _holder = gateway.open();
+    // It has tried the server in vain, and waits for the other one.
+    let _first = ask(&gateway);
+    gateway.wait_for_metric(WAITING, 1.0);
+    let back = echo_at(absent);
+    check_served(&gateway, &mut ask(&gateway), &back);
+    gateway.wait_for_metric(WAITING, 1.0);
+}
+
+#[test]
+fn who_waits_goes_by_the_servers_of_now() {
+    let backends = echoes(2);
+    let all = addresses(&backends);
+    let gateway = narrow(&all[..1], &[], "").start();
+    let (holder, _) = gateway.open();
+    let mut waiting = ask(&gateway);
+    gateway.wait_for_metric(WAITING, 1.0);
+    reload(&gateway, &narrow(&all, &[], ""));
+    check_served(&gateway, &mut waiting, &backends[1]);
+    let mut next = ask(&gateway);
+    gateway.wait_for_metric(WAITING, 1.0);
+    // It came before the first server drained, and yet what is freed there is not for it.
+    reload(&gateway, &narrow(&all, &all[..1], ""));
+    drop(holder);
+    until_open(&gateway, 1);
+    gateway.wait_for_metric(WAITING, 1.0);
+    assert_eq!(backends[0].connections(), 1);
+    drop(waiting);
+    assert_eq!(status(&read_head(&mut next)), 101);
+    assert_eq!((backends[0].connections(), backends[1].connections()), (1, 2));
+}
+
+#[test]
+fn a_limit_that_is_raised_lets_in_as_many_as_it_has_room_for() {
+    let backend = Backend::echo();
+    let file = narrow(&[backend.address()], &[], "");
+    let gateway = file.start();
+    let _holder = gateway.open();
+    let _waiting: Vec<TcpStream> = [1.0, 2.0, 3.0]
+        .map(|length| {
+            let stream = ask(&gateway);
+            gateway.wait_for_metric(WAITING, length);
+            stream
+        })
+        .into();
+    reload(&gateway, &File { rest: file.rest.replace("max_tunnels = 1", "max_tunnels = 3"), ..file });
+    until_open(&gateway, 3);
+    gateway.wait_for_metric(WAITING, 1.0);
 }
 
 #[test]
