@@ -73,8 +73,8 @@ impl Header {
                 Err(_) => return Err(Stop::Refused(Reason::ProxyHeaderTimeout)),
             };
             let before = self.begun.len();
-            self.begun.extend_from_slice(&piece[..came]);
-            let read = proxy_header::read(&self.begun).map_err(|fault| {
+            let seen = [&self.begun, &piece[..came]].concat();
+            let read = proxy_header::read(&seen).map_err(|fault| {
                 Stop::Refused(match fault {
                     Fault::Missing => Reason::ProxyHeaderMissing,
                     Fault::Malformed => Reason::ProxyHeaderMalformed,
@@ -84,6 +84,8 @@ impl Header {
             if stream.read_exact(&mut piece[..taken]).await.is_err() {
                 return Err(Stop::Gone);
             }
+            // Not before: who is interrupted while waiting to take them looks at the same bytes again.
+            self.begun.extend_from_slice(&piece[..taken]);
             if let Some((said, _)) = read {
                 return Ok(said);
             }
