@@ -4,9 +4,11 @@
 mod check;
 mod schedule;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -27,6 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub struct Checker {
     current: Arc<Current>,
     schedule: Schedule,
+    /// What `seen` is of. How a server is spoken to comes from the same one.
+    generation: Arc<Generation>,
     /// The servers that the schedule is of.
     seen: Vec<Arc<UpstreamHandle>>,
 }
@@ -41,7 +45,8 @@ struct Done {
 
 impl Checker {
     pub fn new(current: Arc<Current>) -> Checker {
-        Checker { current, schedule: Schedule::default(), seen: Vec::new() }
+        let generation = current.load();
+        Checker { current, schedule: Schedule::default(), generation, seen: Vec::new() }
     }
 
     /// Until the gateway takes no new work, because of a drain or because another process has its sockets.
@@ -49,7 +54,7 @@ impl Checker {
         let mut stopping = lifecycle.watch_accepting();
         let mut running = JoinSet::new();
         loop {
-            self.follow(&self.current.load());
+            self.follow(self.current.load());
             let latest = Instant::now() + LOOK_EVERY;
             let next = self.begin_due(&mut running).map_or(latest, |due| due.min(latest));
             tokio::select! {
@@ -61,8 +66,9 @@ impl Checker {
     }
 
     /// Takes the servers of now for those of before. Those that stay keep their turn.
-    fn follow(&mut self, generation: &Generation) {
+    fn follow(&mut self, generation: Arc<Generation>) {
         let now: Vec<Arc<UpstreamHandle>> = generation.upstreams.iter().map(Upstream::now).collect();
+        self.generation = generation;
         let is_same = now.len() == self.seen.len() && now.iter().zip(&self.seen).all(|(a, b)| Arc::ptr_eq(a, b));
         if is_same {
             return;
@@ -87,11 +93,11 @@ impl Checker {
                 self.schedule.forget(&key);
                 continue;
             };
-            let connector = self.current.load().secured.upstream(&key.0);
+            let connector = self.generation.secured.upstream(&key.0);
             running.spawn(async move {
                 let begun = Instant::now();
                 let (connector, rules) = (connector.as_deref(), upstream.cluster.rules());
-                let outcome = check::run(&Target { server: &address, connector, rules }).await;
+                let outcome = caught(check::run(&Target { server: &address, connector, rules })).await;
                 Done { key, upstream, begun, outcome }
             });
         }
@@ -133,6 +139,12 @@ impl Checker {
     }
 }
 
+/// A check that panics is over as well, or its server would never be checked again.
+async fn caught(check: impl Future<Output = Outcome>) -> Outcome {
+    let panicked = |_| Outcome::NotMade { detail: "the check panicked".to_owned() };
+    AssertUnwindSafe(check).catch_unwind().await.unwrap_or_else(panicked)
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
@@ -153,6 +165,12 @@ mod tests {
         let access_log = AccessLog::open(&model::AccessLog::Off, metrics.access_log_dropped.clone()).unwrap();
         let loaded = tls::load(&config, &tls::Files::default(), &tls::Known::default()).ok().unwrap();
         Arc::new(Current::new(config, loaded, Lasting::new(Arc::new(Observer::new(metrics, access_log)))))
+    }
+
+    #[tokio::test]
+    async fn a_check_that_panics_is_over() {
+        let outcome = caught(async { panic!("on purpose") }).await;
+        assert!(matches!(outcome, Outcome::NotMade { .. }), "{outcome:?}");
     }
 
     #[tokio::test(start_paused = true)]
