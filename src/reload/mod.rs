@@ -23,7 +23,7 @@ use crate::reason::Reason;
 use crate::source::{Source, SourceError};
 use crate::tls::{self, Certificate, Files};
 pub use fixed::Fixed;
-use refusal::Refusal;
+use refusal::{Refusal, Unmet};
 use watch::Watch;
 
 pub struct Reloader {
@@ -39,10 +39,12 @@ pub struct Reloader {
 }
 
 /// What of the last readings is not in force.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Refused {
     configuration: bool,
     files: bool,
+    /// The configuration, where better files are all that it needs.
+    unmet: Option<Box<Unmet>>,
 }
 
 /// Whether the file had something to say.
@@ -156,7 +158,18 @@ impl Reloader {
             }
             debug!("the configuration file has nothing new");
         }
+        if self.retry() == News::Something {
+            return News::Something;
+        }
         self.renew(&generation)
+    }
+
+    /// Tries the reload again that was asked for and refused for its files, now that they say something else.
+    fn retry(&self) -> News {
+        let changed = self.refused.lock().unmet.take_if(|unmet| Files::read(&unmet.config) != unmet.files);
+        let Some(unmet) = changed else { return News::Nothing };
+        self.take(Ok(unmet.config));
+        News::Something
     }
 
     /// Takes certificates, keys and CAs that changed while the configuration did not. Where one is bad, what is in force stays:
@@ -183,10 +196,14 @@ impl Reloader {
         News::Something
     }
 
-    /// Watched are the files of TLS, and the configuration where it says so.
+    /// Watched are the files of TLS, those too for which a reload was refused, and the configuration where it says so.
     fn watch(&self) -> Option<Watch> {
         let config = &self.current.load().config;
-        let mut paths: Vec<PathBuf> = Files::named_in(config).into_iter().collect();
+        let mut named = Files::named_in(config);
+        if let Some(unmet) = &self.refused.lock().unmet {
+            named.extend(Files::named_in(&unmet.config));
+        }
+        let mut paths: Vec<PathBuf> = named.into_iter().collect();
         if config.gateway.reload_on_change {
             paths.push(self.source.lock().path().to_owned());
         }
@@ -198,9 +215,9 @@ impl Reloader {
     }
 
     fn show(&self) {
-        let Refused { configuration, files } = *self.refused.lock();
         let metrics = self.current.observer().metrics();
-        if configuration || files { metrics.reload_failed() } else { metrics.reload_is_good() }
+        let refused = self.refused.lock();
+        if refused.configuration || refused.files { metrics.reload_failed() } else { metrics.reload_is_good() }
     }
 
     /// The outcome is in the log and in the metrics.
@@ -214,9 +231,14 @@ impl Reloader {
                 info!(routes = routes.len(), upstreams = upstreams.len(), "configuration reloaded");
             }
             Err(refusal) => {
-                self.refused.lock().configuration = true;
                 metrics.reload_failed();
                 refusal.tell();
+                let mut refused = self.refused.lock();
+                refused.configuration = true;
+                refused.unmet = match refusal {
+                    Refusal::Files { asked, .. } => Some(asked),
+                    Refusal::Source(_) | Refusal::Listeners { .. } | Refusal::AccessLog { .. } => None,
+                };
             }
         }
     }
@@ -226,7 +248,10 @@ impl Reloader {
         let kept = self.fixed.fit(&mut config)?;
         let files = Files::read(&config);
         let in_force = self.current.load();
-        let loaded = tls::load(&config, &files, &in_force.secured.known(&in_force.config)).map_err(Refusal::Files)?;
+        let loaded = match tls::load(&config, &files, &in_force.secured.known(&in_force.config)) {
+            Ok(loaded) => loaded,
+            Err(problems) => return Err(Refusal::Files { problems, asked: Box::new(Unmet { config, files }) }),
+        };
         self.switch_access_log(&config.log.access)?;
         tell_expired(loaded.certificates());
         *self.files.lock() = files;

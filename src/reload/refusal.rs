@@ -1,14 +1,15 @@
 //! Why a configuration that was read while the gateway runs is not taken, and how the log says so: a line for each problem,
 //! and a last one that the configuration in force stays.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use tracing::error;
 
-use crate::config::{Problem, Problems};
+use crate::config::{Config, Problem, Problems};
 use crate::source::SourceError;
-use crate::tls;
+use crate::tls::{self, Files};
 
 /// Nothing has changed when there is one.
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +18,23 @@ pub enum Refusal {
     Source(#[from] SourceError),
     #[error("a reload can neither bind nor drop a socket; the file {}", listeners(.added, .removed))]
     Listeners { added: String, removed: String },
-    #[error("{} of the files for TLS cannot be used", .0.len())]
-    Files(Vec<tls::Problem>),
+    #[error("{} of the files for TLS cannot be used", .problems.len())]
+    Files { problems: Vec<tls::Problem>, asked: Box<Unmet> },
     #[error("cannot open the access log `{}`: {source}", .path.display())]
     AccessLog { path: PathBuf, source: io::Error },
+}
+
+/// A configuration with which nothing is wrong but what the files for TLS said.
+pub struct Unmet {
+    pub config: Config,
+    pub files: Files,
+}
+
+/// The files hold private keys.
+impl fmt::Debug for Unmet {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Unmet").finish_non_exhaustive()
+    }
 }
 
 impl Refusal {
@@ -32,7 +46,7 @@ impl Refusal {
             Refusal::Listeners { .. } => {
                 "give every listener its name back, or restart; `wsgate run --upgrade` hands the sockets over"
             }
-            Refusal::Files(_) => "`wsgate check` reads the files too, as the user that runs it",
+            Refusal::Files { .. } => "`wsgate check` reads the files too, as the user that runs it",
             Refusal::AccessLog { .. } => "make the folder writable for the gateway's user and reload again",
         }
     }
@@ -48,7 +62,7 @@ impl Refusal {
                 let count = problems.as_slice().len();
                 error!(problems = count, hint, "reload refused, the configuration in force stays");
             }
-            Refusal::Files(problems) => {
+            Refusal::Files { problems, .. } => {
                 tell_files(problems);
                 error!(problems = problems.len(), hint, "reload refused, the configuration in force stays");
             }
