@@ -14,6 +14,7 @@ use super::refusal::{self, About, Client};
 use super::secure::{self, Secured};
 use super::{Edge, http2, plain, upgrade};
 use crate::address::ClientAddr;
+use crate::answer::Carrier;
 use crate::caller::Caller;
 use crate::generation::Generation;
 use crate::handshake::request::{Body, Head, HeadError, Intent};
@@ -76,7 +77,13 @@ pub async fn serve(
             connection.serve_heads(stream, generation).await;
         }
         Room::Full { why, .. } => {
-            turn_away(&Arrival::new(edge, &generation, caller, met.as_ref()), &mut stream, why).await;
+            let arrival = Arrival::new(edge, &generation, caller, met.as_ref());
+            if http2::is_expected(rules, &stream).await {
+                refusal::note(&Arrival { carrier: Carrier::Http2, ..arrival }, why);
+                refusal::send(Client::Unread(&mut stream), http2::TURNED_AWAY).await;
+            } else {
+                turn_away(&arrival, &mut stream, why).await;
+            }
         }
     }
 }

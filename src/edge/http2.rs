@@ -32,6 +32,15 @@ use crate::tls::Met;
 /// How long a connection that nobody needs any more may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// How long a stream may wait for the place of one that was taken back, whose end takes a moment to be noticed.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a client without TLS that is turned away has to show what it speaks.
+const PEEK_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Empty SETTINGS, then GOAWAY with ENHANCE_YOUR_CALM before any stream (RFC 9113 §3.4, §6.8).
+pub const TURNED_AWAY: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+
 /// What small DATA frames that nobody has read yet may take, by h2's reckoning of about 256 bytes each. Many small messages for a
 /// server that does not read are no attack, but they cost more than their windows say.
 const SMALL_FRAMES_BYTES: usize = 8 * 1024 * 1024;
@@ -54,14 +63,22 @@ pub fn is_spoken(edge: &Edge, generation: &Generation, first: &[u8]) -> bool {
     generation.listener(edge.listener).http2 && first.starts_with(&PREFACE[..PREFACE_HEAD_BYTES])
 }
 
+/// Whether a client of which nothing was read will understand [`TURNED_AWAY`] rather than words. Nothing is taken from the stream.
+pub async fn is_expected(rules: &Listener, stream: &Stream) -> bool {
+    if stream.is_tls() || !rules.http2 {
+        return stream.alpn() == Some(b"h2");
+    }
+    let mut first = [0; 3];
+    matches!(timeout(PEEK_TIMEOUT, stream.peek(&mut first)).await, Ok(Ok(3))) && PREFACE.starts_with(&first)
+}
+
 /// Ends with the last stream, or when nobody needs the connection. Streams that are still open then learn it from h2.
 pub async fn serve(edge: Arc<Edge>, begun: Begun, shutdown: ShutdownWatch) {
-    let Begun { stream, first, caller, met, connection: _slot, arriving: _arriving } = begun;
-    let Some((mut connection, exhausted, keepalive_timeout, _counted)) = shake_hands(&edge, stream, first).await else {
-        return;
-    };
+    let Begun { stream, first, caller, met, connection: slot, arriving: _arriving } = begun;
+    let Some(served) = shake_hands(&edge, stream, first).await else { return };
+    let Served { mut connection, exhausted, keepalive_timeout, places, _counted } = served;
     let met = met.map(Arc::new);
-    let (streams, mut stopping) = (Streams::default(), shutdown.clone());
+    let (streams, mut stopping) = (Streams::new(places, slot), shutdown.clone());
     let mut phase = Phase::Untried;
     loop {
         let patience = if phase < Phase::LastChance { keepalive_timeout } else { GOODBYE };
@@ -113,18 +130,26 @@ fn leave(connection: &mut Connection<Metered<Stream>, Bytes>, phase: &mut Phase)
     connection.graceful_shutdown();
 }
 
-type Served = (Connection<Metered<Stream>, Bytes>, Exhausted, Duration, Counted);
+/// A connection that has begun, by the rules of its time.
+struct Served {
+    connection: Connection<Metered<Stream>, Bytes>,
+    exhausted: Exhausted,
+    keepalive_timeout: Duration,
+    places: usize,
+    _counted: Counted,
+}
 
 /// `None` where the client does not begin in time, or not with HTTP/2.
 async fn shake_hands(edge: &Edge, stream: Stream, first: BytesMut) -> Option<Served> {
     let generation = edge.current.load();
     let rules = generation.listener(edge.listener);
-    let counted = Counted::new(&generation.listeners[edge.listener].metrics().http2_connections);
-    let metered = Metered::new(stream, first);
+    let _counted = Counted::new(&generation.listeners[edge.listener].metrics().http2_connections);
+    let metered = Metered::new(stream, first, rules.http2_streams);
     let exhausted = metered.watch();
     let handshake = timeout(rules.header_timeout, builder(rules).handshake(metered));
     let connection = handshake.await.ok()?.ok()?;
-    Some((connection, exhausted, rules.keepalive_timeout, counted))
+    let (keepalive_timeout, places) = (rules.keepalive_timeout, rules.http2_streams as usize);
+    Some(Served { connection, exhausted, keepalive_timeout, places, _counted })
 }
 
 fn builder(rules: &Listener) -> Builder {
@@ -206,7 +231,26 @@ struct From {
     shutdown: ShutdownWatch,
 }
 
-async fn serve_stream(from: From, request: Request<RecvStream>, respond: SendResponse<Bytes>, open: OpenStream) {
+/// Whether there is a place for the stream. One that was taken back meanwhile needs none.
+async fn has_place(respond: &mut SendResponse<Bytes>, open: &mut OpenStream) -> bool {
+    tokio::select! {
+        biased;
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return false,
+        placed = timeout(PLACE_TIMEOUT, open.take_place()) => if placed.is_ok() { return true },
+    }
+    respond.send_reset(h2::Reason::REFUSED_STREAM);
+    false
+}
+
+async fn serve_stream(
+    from: From,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    mut open: OpenStream,
+) {
+    if !has_place(&mut respond, &mut open).await {
+        return;
+    }
     let From { edge, caller, met, shutdown } = from;
     let generation = edge.current.load();
     let arrival = Arrival { carrier: Carrier::Http2, ..Arrival::new(&edge, &generation, caller, met.as_deref()) };

@@ -19,8 +19,10 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// As much of [`PREFACE`] as looks like a whole head.
 pub const PREFACE_HEAD_BYTES: usize = 18;
 
-/// Frames that carry nothing, in each [`PERIOD`]. A client that closes all streams of a full connection at once sends far fewer.
+/// Frames that carry nothing, in each [`PERIOD`], beside those that end streams.
 const IDLE_FRAMES_MAX: u32 = 1000;
+/// A client may close all streams of a full connection at once, open as many anew, and close them too.
+const IDLE_FRAMES_PER_STREAM: u32 = 2;
 const PERIOD: Duration = Duration::from_secs(10);
 
 const HEADER_BYTES: usize = 9;
@@ -34,9 +36,9 @@ pub struct Metered<S> {
 }
 
 impl<S> Metered<S> {
-    /// `first` was read from the stream already.
-    pub fn new(stream: S, first: BytesMut) -> Metered<S> {
-        Metered { stream, first, counter: FrameCounter::new(Instant::now()), is_exhausted: Arc::default() }
+    /// `first` was read from the stream already; the client may have so many `streams` at once.
+    pub fn new(stream: S, first: BytesMut, streams: u32) -> Metered<S> {
+        Metered { stream, first, counter: FrameCounter::new(Instant::now(), streams), is_exhausted: Arc::default() }
     }
 
     /// Turns true when the client has sent too much of nothing; then nothing more is read.
@@ -113,12 +115,15 @@ struct FrameCounter {
     /// Bytes until the next header.
     skip: usize,
     idle_frames: u32,
+    idle_frames_max: u32,
     since: Instant,
 }
 
 impl FrameCounter {
-    fn new(now: Instant) -> FrameCounter {
-        FrameCounter { header: [0; HEADER_BYTES], filled: 0, skip: PREFACE.len(), idle_frames: 0, since: now }
+    fn new(now: Instant, streams: u32) -> FrameCounter {
+        let idle_frames_max = IDLE_FRAMES_MAX.saturating_add(streams.saturating_mul(IDLE_FRAMES_PER_STREAM));
+        let (header, skip) = ([0; HEADER_BYTES], PREFACE.len());
+        FrameCounter { header, filled: 0, skip, idle_frames: 0, idle_frames_max, since: now }
     }
 
     /// How many frames that carry nothing began in these bytes.
@@ -146,7 +151,7 @@ impl FrameCounter {
             self.since = now;
             self.idle_frames = 0;
         }
-        self.idle_frames > IDLE_FRAMES_MAX
+        self.idle_frames > self.idle_frames_max
     }
 }
 
@@ -188,7 +193,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_ordinary_is_not_counted() {
-        let mut counter = FrameCounter::new(Instant::now());
+        let mut counter = FrameCounter::new(Instant::now(), 100);
         assert_eq!(
             counter.advance(&talk()),
             7,
@@ -199,28 +204,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn too_many_in_a_period_are_too_many() {
-        let mut counter = FrameCounter::new(Instant::now());
+        let mut counter = FrameCounter::new(Instant::now(), 100);
         counter.advance(PREFACE);
         let ping = frame(6, 8);
         for round in 0..3 {
-            for _ in 0..IDLE_FRAMES_MAX {
+            for _ in 0..IDLE_FRAMES_MAX + 200 {
                 counter.advance(&ping);
                 assert!(!counter.is_exceeded(Instant::now()), "in round {round}");
             }
             tokio::time::advance(PERIOD).await;
         }
-        for _ in 0..=IDLE_FRAMES_MAX + 1 {
+        for _ in 0..=IDLE_FRAMES_MAX + 201 {
             counter.advance(&ping);
         }
         assert!(!counter.is_exceeded(Instant::now()), "a period has passed");
-        (0..=IDLE_FRAMES_MAX).for_each(|_| _ = counter.advance(&ping));
+        (0..=IDLE_FRAMES_MAX + 200).for_each(|_| _ = counter.advance(&ping));
         assert!(counter.is_exceeded(Instant::now()));
     }
 
     proptest! {
         #[test]
         fn any_split_counts_the_same(cuts in proptest::collection::vec(1usize..5000, 1..100)) {
-            let (mut counter, bytes) = (FrameCounter::new(Instant::now()), talk());
+            let (mut counter, bytes) = (FrameCounter::new(Instant::now(), 100), talk());
             let mut rest = &bytes[..];
             for cut in cuts {
                 let (piece, after) = rest.split_at(cut.min(rest.len()));

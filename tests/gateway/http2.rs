@@ -346,6 +346,41 @@ async fn a_connection_is_one_of_those_that_a_listener_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_turned_away_is_told_in_its_own_protocol() {
+    let backend = echo("");
+    for (limit, reason) in
+        [("max_connections = 1", "limit-connections"), ("connections_per_client = 1", "limit-client-connections")]
+    {
+        let gateway = gateway_with("", limit, &backend, "");
+        let client = Client::connect(gateway.address()).await;
+        let mut tunnel = client.open(&[]).await;
+        let socket = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+        let (_requests, connection) = h2::client::handshake(socket).await.unwrap();
+        let error = patient(connection).await.unwrap_err();
+        assert!(error.is_go_away() && error.is_remote(), "{limit}: {error:?}");
+        assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{limit}");
+        let refused = gateway.wait_for_access(|line| line["reason"] == reason);
+        assert_eq!(refused["http"], "2", "{refused}");
+        let mut old = gateway.connect();
+        std::io::Write::write_all(&mut old, upgrade("").as_bytes()).unwrap();
+        assert!(read_answer(&mut old).starts_with("HTTP/1.1 "), "{limit}");
+        tunnel.echoes(b"all the while").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn very_many_streams_may_end_at_once() {
+    let backend = echo("");
+    let gateway = gateway_with("", "http2_streams = 3000", &backend, "");
+    let client = Client::connect(gateway.address()).await;
+    let mut tunnel = client.open(&[]).await;
+    // Each ends with an empty DATA.
+    let asking = (0..1300).map(|_| client.ask(Request::builder().uri("http://a.example/"), Some(b"")));
+    futures_util::future::join_all(asking).await;
+    tunnel.echoes(b"and one goes on").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_nobody_uses_is_let_go() {
     let backend = echo("");
     let gateway = gateway_with("", "keepalive_timeout = '300ms'\nheader_timeout = '300ms'", &backend, "");

@@ -3,10 +3,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::backend::{Backend, route_to};
 use crate::harness::{Gateway, PATIENCE, connect, read_to_end};
-use crate::http2_client::{Client, echo};
+use crate::http2_client::{A_MOMENT, Client, echo, patient};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -290,6 +292,43 @@ async fn small_frames_that_nobody_reads_fill_no_memory() {
     }
     // What h2 lets wait, at some hundred bytes a frame.
     assert!(memory.iter().all(|after| *after < memory[0] + 24 * 1024), "{memory:?}");
+}
+
+/// Handshakes that are taken back while their server is awaited are bounded by `http2_streams` like all streams, and the connection counts
+/// until the last of them is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshakes_that_are_taken_back_still_count() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (of_backend, most_of_backend) = (Arc::clone(&now), Arc::clone(&most));
+    let backend = Backend::start(move |mut served| {
+        most_of_backend.fetch_max(of_backend.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        served.until_end();
+        of_backend.fetch_sub(1, Ordering::SeqCst);
+    });
+    let gateway = gateway(&backend, "http2_streams = 10\nmax_connections = 2", "");
+    let client = Client::connect(gateway.address()).await;
+    let other = Client::connect(gateway.address()).await;
+    for _ in 0..6 {
+        let mut taken_back = Vec::new();
+        for _ in 0..10 {
+            taken_back.push(client.send(crate::http2_client::connect("websocket", &[]), false).await);
+        }
+        tokio::time::sleep(A_MOMENT).await;
+        drop(taken_back);
+        let answer = other.ask(http::Request::builder().uri("http://a.example/"), None).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 10);
+    // One that waits in vain is told that nothing was done for it.
+    let (response, _send) = client.send(crate::http2_client::connect("websocket", &[]), false).await;
+    let refused = patient(response).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(h2::Reason::REFUSED_STREAM), "{refused:?}");
+    drop(other);
+    gateway.wait_for_metric("wsgate_http2_connections{listener=\"public\"}", 1.0);
+    client.connection.abort();
+    gateway.wait_for_metric("wsgate_http2_connections{listener=\"public\"}", 0.0);
+    assert_eq!(now.load(Ordering::SeqCst), 10, "the handshakes go on");
+    gateway.wait_for_metric("wsgate_connections{listener=\"public\"}", 1.0);
 }
 
 #[test]
