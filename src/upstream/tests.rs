@@ -431,8 +431,8 @@ fn a_slot_that_is_freed_calls_who_waits() {
     let registry = Registry::default();
     let cluster = Cluster::new(&rules, &registry);
     let (_, slots) = picks(&cluster, 1);
-    let place = cluster.wait().unwrap();
-    assert!(cluster.wait().is_none() && cluster.waiting() == 1);
+    let place = cluster.wait(&Tried::default()).unwrap();
+    assert!(cluster.wait(&Tried::default()).is_none() && cluster.waiting() == 1);
     let called = || place.was_called(std::task::Waker::noop());
     assert_eq!((called(), called()), (true, false));
     // Whichever configuration the tunnel began with.
