@@ -306,8 +306,8 @@ impl Current {
     }
 
     /// New requests get `next` from here on. Returns the generation before, which lives until its last request is over.
-    pub fn replace(&self, next: Arc<Generation>) -> Arc<Generation> {
-        let before = self.generation.swap(Arc::clone(&next));
+    pub fn replace(&self, next: &Arc<Generation>) -> Arc<Generation> {
+        let before = self.generation.swap(Arc::clone(next));
         self.lasting.journal.nudge();
         // Only now, so that who is called finds the servers and limits of `next`.
         next.upstreams.iter().for_each(|upstream| upstream.now().cluster.call_waiting());
@@ -399,7 +399,7 @@ mod tests {
 
     fn reload(current: &Current, config: Config) {
         let loaded = plain(&config);
-        current.replace(Arc::new(Generation::build(config, loaded, &current.lasting)));
+        current.replace(&Arc::new(Generation::build(config, loaded, &current.lasting)));
     }
 
     fn tunnel(current: &Current) -> TunnelSlot {

@@ -258,7 +258,7 @@ impl Reloader {
         // For names that are new; the others are known.
         Handle::current().block_on(discover::ask_new(&config, &self.current.lasting));
         let next = Arc::new(Generation::build(config, loaded, &self.current.lasting));
-        let before = self.current.replace(Arc::clone(&next));
+        let before = self.current.replace(&next);
         self.discovery.replaced();
         self.settle(&before, &next);
         for kept in kept {
