@@ -16,6 +16,7 @@ use crate::address::Address;
 use crate::config::model::HealthCheck;
 use crate::generation::{Current, Generation, Upstream, UpstreamHandle};
 use crate::lifecycle::Lifecycle;
+use crate::tls::Connector;
 use check::{Outcome, Target};
 use schedule::{Schedule, ServerKey};
 
@@ -29,10 +30,24 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub struct Checker {
     current: Arc<Current>,
     schedule: Schedule,
-    /// What `seen` is of. How a server is spoken to comes from the same one.
-    generation: Arc<Generation>,
     /// The servers that the schedule is of.
-    seen: Vec<Arc<UpstreamHandle>>,
+    seen: Vec<Seen>,
+}
+
+/// The servers of an upstream, and how they are spoken to, of one configuration. It does not hold that configuration, which may have
+/// been replaced.
+#[derive(Clone)]
+struct Seen {
+    upstream: Arc<UpstreamHandle>,
+    /// `None` where they are spoken to plainly.
+    connector: Option<Arc<Connector>>,
+}
+
+impl Seen {
+    fn new(upstream: &Upstream, generation: &Generation) -> Seen {
+        let upstream = upstream.now();
+        Seen { connector: generation.secured.upstream(&upstream.cluster.rules().name), upstream }
+    }
 }
 
 /// A check that is over.
@@ -45,8 +60,7 @@ struct Done {
 
 impl Checker {
     pub fn new(current: Arc<Current>) -> Checker {
-        let generation = current.load();
-        Checker { current, schedule: Schedule::default(), generation, seen: Vec::new() }
+        Checker { current, schedule: Schedule::default(), seen: Vec::new() }
     }
 
     /// Until the gateway takes no new work, because of a drain or because another process has its sockets.
@@ -54,7 +68,7 @@ impl Checker {
         let mut stopping = lifecycle.watch_accepting();
         let mut running = JoinSet::new();
         loop {
-            self.follow(self.current.load());
+            self.follow(&self.current.load());
             let latest = Instant::now() + LOOK_EVERY;
             let next = self.begin_due(&mut running).map_or(latest, |due| due.min(latest));
             tokio::select! {
@@ -66,14 +80,16 @@ impl Checker {
     }
 
     /// Takes the servers of now for those of before. Those that stay keep their turn.
-    fn follow(&mut self, generation: Arc<Generation>) {
-        let now: Vec<Arc<UpstreamHandle>> = generation.upstreams.iter().map(Upstream::now).collect();
-        self.generation = generation;
-        let is_same = now.len() == self.seen.len() && now.iter().zip(&self.seen).all(|(a, b)| Arc::ptr_eq(a, b));
+    fn follow(&mut self, generation: &Generation) {
+        let now: Vec<Seen> = generation.upstreams.iter().map(|upstream| Seen::new(upstream, generation)).collect();
+        let is_same = now.len() == self.seen.len();
+        let is_same = is_same && now.iter().zip(&self.seen).all(|(a, b)| Arc::ptr_eq(&a.upstream, &b.upstream));
         if is_same {
+            self.seen = now;
             return;
         }
-        let checked = now.iter().filter(|upstream| upstream.cluster.rules().health.check != HealthCheck::Off);
+        let upstreams = now.iter().map(|seen| &seen.upstream);
+        let checked = upstreams.filter(|upstream| upstream.cluster.rules().health.check != HealthCheck::Off);
         let servers = checked.flat_map(|upstream| {
             let rules = upstream.cluster.rules();
             let key = |address: &Address| (rules.name.clone(), address.clone());
@@ -89,11 +105,11 @@ impl Checker {
             let Some(key) = self.schedule.take_due(Instant::now().into_std()) else {
                 return self.schedule.next_due().map(Instant::from_std);
             };
-            let Some((upstream, address)) = self.find(&key) else {
+            let Some((seen, address)) = self.find(&key) else {
                 self.schedule.forget(&key);
                 continue;
             };
-            let connector = self.generation.secured.upstream(&key.0);
+            let Seen { upstream, connector } = seen;
             running.spawn(async move {
                 let begun = Instant::now();
                 let (connector, rules) = (connector.as_deref(), upstream.cluster.rules());
@@ -105,9 +121,9 @@ impl Checker {
         None
     }
 
-    fn find(&self, key: &ServerKey) -> Option<(Arc<UpstreamHandle>, Address)> {
-        let upstream = self.seen.iter().find(|upstream| upstream.cluster.rules().name == key.0)?;
-        Some((Arc::clone(upstream), key.1.clone()))
+    fn find(&self, key: &ServerKey) -> Option<(Seen, Address)> {
+        let seen = self.seen.iter().find(|seen| seen.upstream.cluster.rules().name == key.0)?;
+        Some((seen.clone(), key.1.clone()))
     }
 
     fn finish(&mut self, done: Done) {

@@ -371,7 +371,6 @@ fn check_served(gateway: &Gateway, waiting: &mut TcpStream, by: &Backend) {
 
 fn echo_at(address: SocketAddr) -> Backend {
     Backend::start_on(TcpListener::bind(address).unwrap(), |mut served| {
-        served.head();
         served.switch("");
         served.until_end();
     })

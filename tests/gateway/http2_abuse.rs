@@ -315,8 +315,9 @@ async fn handshakes_that_are_taken_back_still_count() {
         }
         tokio::time::sleep(A_MOMENT).await;
         drop(taken_back);
-        let answer = other.ask(http::Request::builder().uri("http://a.example/"), None).await;
-        assert_eq!(answer.status, 400, "{answer:?}");
+        let elsewhere = http::Request::builder().method("CONNECT").uri("a.example:443");
+        let answer = other.ask(elsewhere, None).await;
+        assert_eq!(answer.status, 501, "{answer:?}");
     }
     assert_eq!(most.load(Ordering::SeqCst), 10);
     // One that waits in vain is told that nothing was done for it.
